@@ -1,0 +1,369 @@
+"""The recipe: one frozen, validated description of a whole run.
+
+A recipe is YAML. ``load_recipe("demo", ["federation.rounds=3"])`` reads a packaged or a user's
+file, applies overrides and variants, and validates. The resolved recipe is written into the run
+folder. Library code below takes flat values, not the recipe.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from fedkim_ray.errors import RecipeError
+from fedkim_ray.types import Frozen, Modality, Task
+
+FORMAT_VERSION = 1
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DataConfig(Frozen):
+    """Where the data lie, and which of them take part."""
+
+    root: str
+    """fsspec URL of a data root (see docs/data.md)."""
+    clients: tuple[str, ...] | None = None
+    """Clients that take part; all that the data root lists where null."""
+    tasks: tuple[str, ...] | None = None
+    """Trained tasks that take part; all with role ``train`` where null."""
+
+
+class BaseModelConfig(Frozen):
+    """The frozen language model that knowledge is injected into."""
+
+    name: str
+    """``tiny-random``, ``smollm2-135m``, a local folder, or a Hugging Face hub id."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    revision: str | None = None
+    """Commit or tag on the hub; null takes the newest."""
+
+
+class ImageEncoderConfig(Frozen):
+    """A small vision transformer of the DeiT family with a convolutional stem."""
+
+    dim: PositiveInt = 192
+    depth: PositiveInt = 12
+    num_heads: PositiveInt = 3
+    patch_px: PositiveInt = 16
+    """Side of the square that one token sees; a power of two, one stem convolution each."""
+
+
+class SignalEncoderConfig(Frozen):
+    """A 1-D convolutional network over leads x samples."""
+
+    dim: PositiveInt = 128
+    channels: PositiveInt = 64
+    num_tokens: PositiveInt = 12
+
+
+class SeriesEncoderConfig(Frozen):
+    """A linear layer per hour and a masked transformer over hours."""
+
+    dim: PositiveInt = 512
+    depth: PositiveInt = 1
+    num_heads: PositiveInt = 8
+
+
+class EncodersConfig(Frozen):
+    """Encoders of the clients' light model; a head per task is added to them."""
+
+    image: ImageEncoderConfig = ImageEncoderConfig()
+    signal: SignalEncoderConfig = SignalEncoderConfig()
+    series: SeriesEncoderConfig = SeriesEncoderConfig()
+    groups: dict[str, tuple[Modality, ...]] = Field(default_factory=dict)
+    """Time-series modalities that share one encoder, by a name of your choice; each modality that
+    no group names has an encoder of its own."""
+    dropout: Fraction = 0.1
+
+
+class FedAvgConfig(Frozen):
+    """Weighted mean of the clients' parameters (McMahan et al. 2017)."""
+
+    name: Literal["fedavg"] = "fedavg"
+
+
+class FedProxConfig(Frozen):
+    """FedAvg whose clients are held near the global parameters (Li et al. 2020)."""
+
+    name: Literal["fedprox"] = "fedprox"
+    mu: NonNegativeFloat = 1e-6
+    """Weight of (mu / 2) * ||theta - theta_global||^2 in every client's loss."""
+
+
+StrategyConfig = Annotated[FedAvgConfig | FedProxConfig, Field(discriminator="name")]
+
+
+class LocalTrainingConfig(Frozen):
+    """How a client trains in one round; it keeps no state between rounds."""
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 1e-4
+    """Learning rate of a fresh Adam each round."""
+    weight_decay: NonNegativeFloat = 0.0
+
+
+class FederationConfig(Frozen):
+    """Rounds, clients and their resources."""
+
+    rounds: PositiveInt = 10
+    strategy: StrategyConfig = FedAvgConfig()
+    local: LocalTrainingConfig = LocalTrainingConfig()
+    clients_train: bool = True
+    """False leaves the clients out: encoders then learn from the public data alone."""
+    execution: Literal["resident", "local"] = "resident"
+    """``resident``: one long-lived Ray Train run a client. ``local``: a plain loop, no Ray."""
+    min_clients: PositiveInt = 1
+    """A round with fewer usable updates is retried once, then fails."""
+    client_timeout_s: PositiveFloat = 600.0
+    """Seconds a round waits for a client, counted from the round's start."""
+    join_timeout_s: PositiveFloat = 180.0
+    """Seconds to wait for the clients' runs to start."""
+    cpus_per_client: PositiveFloat = 1.0
+    threads_per_client: PositiveInt = 1
+    """torch threads inside a client; 1 gives the same numbers everywhere."""
+    client_resources: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Custom Ray resources that pin a client to its own node: {client: {resource: amount}}."""
+
+
+class RouterConfig(Frozen):
+    """Expert weights alpha_t from the descriptions of task and modalities."""
+
+    dim: PositiveInt = 64
+    """d_k: width of Q, K and V."""
+    hidden_dim: PositiveInt = 64
+    """Width of the MLP between beta_t and alpha_t."""
+    query_from: Literal["modality", "task"] = "modality"
+    """``task`` is the ablation without modality descriptions."""
+    key_value_from: Literal["task", "modality"] = "task"
+    """``modality`` is the ablation without task descriptions."""
+
+
+class M3OEConfig(Frozen):
+    """The mixture of LoRA experts."""
+
+    num_experts: PositiveInt = 12
+    """P."""
+    rank: PositiveInt = 8
+    """r, the rank of one expert."""
+    lora_alpha: PositiveFloat = 32.0
+    dropout: Fraction = 0.1
+    target_modules: tuple[str, ...] | Literal["attention_mlp", "all"] = "attention_mlp"
+    """Names of linear layers; ``attention_mlp`` is every projection of every block, ``all`` adds
+    the output head."""
+    router: RouterConfig = RouterConfig()
+
+
+class InjectionConfig(Frozen):
+    """Training of M3OE, aligners and encoders on public data."""
+
+    adapter: Literal["m3oe", "lora", "none"] = "m3oe"
+    """``lora``: one LoRA of rank P*r without routing. ``none``: encoders and aligners only."""
+    m3oe: M3OEConfig = M3OEConfig()
+    tokens_per_modality: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Pool the tokens of a modality (or encoder group) to this many; all enter where absent."""
+    steps_per_round: PositiveInt = 100
+    batch_size: PositiveInt = 16
+    """Examples in one optimizer step, over all workers."""
+    gradient_accumulation: PositiveInt = 1
+    """Parts that a worker splits its share of a batch into."""
+    lr: PositiveFloat = 5e-4
+    encoder_lr: NonNegativeFloat = 1e-4
+    """Learning rate of the encoders; 0 freezes them during injection."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_fraction: Fraction = 0.1
+    """Share of all steps of the run over which the rate rises; it then falls linearly to 0."""
+    gradient_clip: PositiveFloat = 1.0
+    task_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """How often a task is drawn into a batch; 1 where absent."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    num_workers: PositiveInt = 1
+    use_gpu: bool = False
+    cpus_per_worker: PositiveFloat = 1.0
+    threads_per_worker: PositiveInt = 2
+    gradient_checkpointing: bool = False
+    max_failures: NonNegativeInt = 1
+    """Times Ray Train restarts a round's injection after a lost worker."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "InjectionConfig":
+        parts = self.num_workers * self.gradient_accumulation
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into num_workers * "
+                f"gradient_accumulation = {parts} equal parts"
+            )
+        return self
+
+
+class EvaluationConfig(Frozen):
+    """How the finished bundle is scored."""
+
+    batch_size: PositiveInt = 32
+    max_questions: PositiveInt | None = None
+    """Score a fixed, evenly drawn subset of at most this many test questions; all where null."""
+    bootstrap_samples: PositiveInt = 1000
+    max_new_tokens: PositiveInt = 16
+
+
+class Recipe(Frozen):
+    """A whole run."""
+
+    format_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    variant: str = "fedkim"
+    """Which of the paper's variants this is; set by ``--variant``, kept for the reports."""
+    seed: NonNegativeInt = 0
+    data: DataConfig
+    base: BaseModelConfig
+    encoders: EncodersConfig = EncodersConfig()
+    federation: FederationConfig = FederationConfig()
+    injection: InjectionConfig = InjectionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tasks: tuple[Task, ...] = ()
+    """Tasks of your own, beside the twelve built-in ones."""
+
+
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "fedkim": (),
+    "fedkim_fedprox": ("federation.strategy={name: fedprox, mu: 1.0e-6}",),
+    "fedplug": ("injection.adapter=none",),
+    "fedplug_l": ("injection.adapter=lora",),
+    "public_only": ("federation.clients_train=false",),
+    "no_task": ("injection.m3oe.router.key_value_from=modality",),
+    "no_modality": ("injection.m3oe.router.query_from=task",),
+}
+"""The paper's variants as overrides of one recipe. ``base`` trains nothing: evaluate it alone."""
+
+
+def packaged_recipes() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    folder = resources.files("fedkim_ray") / "recipes"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def load_recipe(
+    name_or_path: str, overrides: Sequence[str] = (), variant: str = "fedkim"
+) -> Recipe:
+    """Read, override and validate a recipe.
+
+    Args:
+        name_or_path: A packaged recipe's name, or a path to a YAML file.
+        overrides: ``a.b=value`` each, the value in YAML.
+        variant: A key of ``VARIANTS``, applied before the overrides.
+
+    Raises:
+        RecipeError: there is no such recipe, variant or field, or a value is impossible.
+    """
+    if variant not in VARIANTS:
+        raise RecipeError(
+            f"There is no variant {variant!r}.",
+            f"The variants are {', '.join(VARIANTS)}.",
+            "`base` trains nothing: use `fedkim evaluate --base`.",
+        )
+    values = _read_yaml(name_or_path)
+    if variant != "fedkim":
+        values["variant"] = variant
+    for override in (*VARIANTS[variant], *overrides):
+        _apply_override(values, override)
+    return parse_recipe(values, name_or_path)
+
+
+def parse_recipe(values: Any, where: str) -> Recipe:
+    """Validate a recipe's plain values.
+
+    Raises:
+        RecipeError: a field is unknown or a value impossible; the text names each.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']} (came {_short(e['input'])})"
+            for e in error.errors()
+        )
+        raise RecipeError(
+            f"Recipe {where!r} cannot be used: {problems}.",
+            "Every field and its meaning is in fedkim_ray/config.py.",
+            "Correct the recipe or the --set override.",
+        ) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML that ``load_recipe`` reads back to an equal value."""
+    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False)
+
+
+def _read_yaml(name_or_path: str) -> dict[str, Any]:
+    packaged = resources.files("fedkim_ray") / "recipes" / f"{name_or_path}.yaml"
+    source = packaged if packaged.is_file() else Path(name_or_path)
+    if not source.is_file():
+        raise RecipeError(
+            f"There is no recipe {name_or_path!r}.",
+            f"Packaged recipes are {', '.join(packaged_recipes())}; else give the path of a file.",
+            "Check the spelling.",
+        )
+    try:
+        values = yaml.safe_load(source.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"Recipe {name_or_path!r} is not YAML: {str(error).replace(chr(10), ' ')}.",
+            "A recipe is a YAML mapping.",
+            "Correct the line that is named.",
+        ) from None
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"Recipe {name_or_path!r} holds {_short(values)}.",
+            "A recipe is a YAML mapping.",
+            "Start from a packaged recipe, see `fedkim recipes`.",
+        )
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(
+            f"Override {override!r} has no '='.",
+            "An override is written a.b=value.",
+            "For example --set federation.rounds=3.",
+        )
+    *parents, last = path.split(".")
+    node = values
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise RecipeError(
+                f"Override {override!r} goes through {key!r}, which is not a mapping.",
+                "Each name before the last leads to a mapping.",
+                "Compare the recipe's layout.",
+            )
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(
+            f"Override {override!r} has a value that is not YAML.",
+            "Values are written as in a recipe.",
+            "Quote the value for the shell.",
+        ) from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

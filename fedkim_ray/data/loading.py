@@ -1,0 +1,213 @@
+"""From sample tables to batches of tensors.
+
+Shape letters: N rows of one modality in a batch, S image side, C leads, T samples, H hours,
+F features.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.schema import DataSpec, SeriesSpec, arrow_schema, read_samples
+from fedkim_ray.errors import DataError
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Modality, TaskId
+
+CLIP = 5.0
+"""Standardised time-series values are held within this many standard deviations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row, decoded: arrays by modality, in stored units but for images in [0, 1]."""
+
+    sample_id: str
+    subject_id: str
+    task: TaskId
+    question: str
+    answer: str
+    label: int | None
+    text: str | None
+    arrays: Mapping[Modality, np.ndarray]
+    observed: Mapping[Modality, np.ndarray]
+    """For each time series, (H, F) bool: what was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityRows:
+    """One modality's rows of a batch, ready for its encoder."""
+
+    rows: Tensor
+    """(N,) int64: which examples of the batch carry it."""
+    values: Tensor
+    """(N, 1, S, S) images, (N, C, T) signals, (N, H, F) series; standardised."""
+    observed: Tensor | None = None
+    """(N, H, F) bool for a series."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Examples side by side; tasks and modalities may be mixed."""
+
+    examples: tuple[Example, ...]
+    inputs: Mapping[Modality, ModalityRows]
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    def rows_of(self, task: TaskId) -> Tensor:
+        """Return the rows of one task, (N,) int64."""
+        return torch.tensor([i for i, e in enumerate(self.examples) if e.task == task])
+
+    def modalities_of(self, row: int) -> tuple[Modality, ...]:
+        """Encoded modalities that the example at ``row`` carries, in the fixed order."""
+        arrays = self.examples[row].arrays
+        return tuple(m for m in self.inputs if m in arrays)
+
+
+class SampleSet(Sequence[Example]):
+    """All rows of one or more sample tables, decoded one by one when asked for."""
+
+    def __init__(self, table: pa.Table, spec: DataSpec) -> None:
+        self.table = table.combine_chunks()
+        self.spec = spec
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def _text_columns(self) -> dict[str, list[str | int | None]]:
+        names = ("sample_id", "subject_id", "task", "question", "answer", "label", "text")
+        present = set(self.table.column_names)
+        return {n: self.table[n].to_pylist() if n in present else [None] * len(self) for n in names}
+
+    @cached_property
+    def _array_columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Per array column: values of all rows (zeros where null), and which rows have one."""
+        columns = {}
+        for name in self.table.column_names:
+            column = self.table[name].combine_chunks()
+            if isinstance(column.type, pa.FixedShapeTensorType) and len(column):
+                valid = column.is_valid().to_numpy(zero_copy_only=False)
+                flat = column.storage.values.to_numpy(zero_copy_only=False)
+                columns[name] = (flat.reshape(-1, *column.type.shape), valid)
+        return columns
+
+    def __getitem__(self, row: int) -> Example:  # type: ignore[override]
+        """Decode row ``row``.
+
+        Raises:
+            DataError: the row's image cannot be decoded.
+        """
+        text = {name: values[row] for name, values in self._text_columns.items()}
+        arrays = {m: a[row] for m, (a, valid) in self._array_columns.items() if valid[row]}
+        observed = {
+            m: arrays.pop(f"{m}_mask").astype(bool) for m in SERIES if f"{m}_mask" in arrays
+        }
+        if "image" in self.table.column_names and self.spec.image:
+            encoded = self.table["image"][row].as_py()
+            if encoded is not None:
+                arrays["image"] = decode_image(encoded, self.spec.image.size_px)
+        return Example(**text, arrays=arrays, observed=observed)  # type: ignore[arg-type]
+
+
+def decode_image(encoded: bytes, size_px: int) -> np.ndarray:
+    """Decode PNG or JPEG bytes to (S, S) float32 in [0, 1], grey, scaled to a square.
+
+    Raises:
+        DataError: the bytes are no image.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded)).convert("L")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"An image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}).",
+            "Images are whole PNG or JPEG files.",
+            "Export the image again.",
+        ) from None
+    if image.size != (size_px, size_px):
+        image = image.resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.float32) / 255.0
+
+
+def load_samples(folder: Folder, spec: DataSpec) -> SampleSet:
+    """Read all Parquet files directly inside ``folder``, in name order.
+
+    Raises:
+        DataError: there is none, or one breaks the contract of the sample table.
+    """
+    names = folder.glob("*.parquet")
+    if not names:
+        raise DataError(
+            f"There are no samples in {folder.url!r}.",
+            "A task's folder has at least one Parquet file.",
+            "Check data.root, or leave the task out with data.tasks.",
+        )
+    tables = [read_samples(folder, name, spec) for name in names]
+    present = [f.name for f in arrow_schema(spec) if all(f.name in t.column_names for t in tables)]
+    return SampleSet(pa.concat_tables([t.select(present) for t in tables]), spec)
+
+
+def collate(examples: Sequence[Example], spec: DataSpec) -> Batch:
+    """Put examples side by side, standardised as their encoders expect."""
+    inputs = {}
+    for modality in spec.modalities:
+        rows = [i for i, e in enumerate(examples) if modality in e.arrays]
+        if rows:
+            inputs[modality] = _stack(modality, [examples[i] for i in rows], rows, spec)
+    return Batch(examples=tuple(examples), inputs=inputs)
+
+
+def _stack(
+    modality: Modality, examples: Sequence[Example], rows: Sequence[int], spec: DataSpec
+) -> ModalityRows:
+    values = torch.from_numpy(np.stack([e.arrays[modality] for e in examples]))
+    index = torch.tensor(rows)
+    if modality == "image":
+        return ModalityRows(index, (values[:, None] - 0.5) / 0.25)
+    if modality == "signal":
+        return ModalityRows(index, values)
+    observed = torch.from_numpy(np.stack([e.observed[modality] for e in examples]))
+    return ModalityRows(index, standardise(values, observed, spec.series[modality]), observed)
+
+
+def standardise(values_NHF: Tensor, observed_NHF: Tensor, spec: SeriesSpec) -> Tensor:
+    """Return (x - center) / scale within +-CLIP, and 0 where nothing was observed."""
+    center = torch.tensor([f.center for f in spec.features])
+    scale = torch.tensor([f.scale for f in spec.features])
+    z = ((values_NHF - center) / scale).clamp(-CLIP, CLIP)
+    return torch.where(observed_NHF, z, torch.zeros_like(z))
+
+
+def epoch_batches(
+    num_examples: int, batch_size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Yield shuffled index lists that visit every example once."""
+    order = torch.randperm(num_examples, generator=generator).tolist()
+    for start in range(0, num_examples, batch_size):
+        yield order[start : start + batch_size]
+
+
+class JoinedSamples(Sequence[Example]):
+    """Several sample sets end to end, as one."""
+
+    def __init__(self, parts: Mapping[TaskId, SampleSet]) -> None:
+        self.parts = list(parts.values())
+        self.starts = np.cumsum([0, *(len(p) for p in self.parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part][index - int(self.starts[part])]

@@ -1,0 +1,134 @@
+"""A data root: the folders of a federation's data and the card that describes them.
+
+clients/<client>/<task>/{train,valid}/*.parquet     private, read by that client alone
+public/<task>/train/*.parquet                       injection
+test/<task>/*.parquet                               evaluation
+dataset.json                                        written last: sources, spec, counts, hashes
+"""
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from fedkim_ray.data.schema import DataSpec, read_samples
+from fedkim_ray.errors import DataError, StorageError
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import ClientId, Frozen, TaskId
+
+CARD = "dataset.json"
+FORMAT_VERSION = 1
+
+
+class Source(Frozen):
+    """Where some tasks' data come from."""
+
+    name: str
+    kind: Literal["real", "synthetic"]
+    licence: str
+    tasks: tuple[TaskId, ...]
+    reference: str = ""
+    """Citation or address."""
+
+
+class FileFacts(Frozen):
+    """What the card promises of one file."""
+
+    sha256: str
+    size_bytes: int
+    num_examples: int
+
+
+class DatasetCard(Frozen):
+    """``dataset.json``: all that may be known of a data root without opening private files."""
+
+    format_version: Literal[1] = 1
+    name: str
+    sources: tuple[Source, ...]
+    spec: DataSpec
+    seed: int
+    split_rule: str
+    files: dict[str, FileFacts] = Field(default_factory=dict)
+
+    @property
+    def clients(self) -> tuple[ClientId, ...]:
+        """Clients that have data here, sorted."""
+        return tuple(sorted({f.split("/")[1] for f in self.files if f.startswith("clients/")}))
+
+    def tasks_of(self, client: ClientId) -> tuple[TaskId, ...]:
+        """Tasks that ``client`` has training data of, sorted."""
+        parts = [f.split("/") for f in self.files]
+        found = {p[2] for p in parts if p[:2] == ["clients", client] and p[3] == "train"}
+        return tuple(sorted(found))
+
+    def num_examples(self, prefix: str) -> int:
+        """Return the number of examples in all files under ``prefix``."""
+        return sum(f.num_examples for name, f in self.files.items() if name.startswith(prefix))
+
+    def kind_of(self, task: TaskId) -> str:
+        """Return ``real``, ``synthetic`` or ``real and synthetic`` for a task's data."""
+        kinds = sorted({source.kind for source in self.sources if task in source.tasks})
+        return " and ".join(kinds) or "unknown"
+
+    def fingerprint(self, prefix: str) -> str:
+        """Return one SHA-256 over the hashes of all files under ``prefix``, for lineage."""
+        lines = [f"{n} {f.sha256}" for n, f in sorted(self.files.items()) if n.startswith(prefix)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_card(root: Folder) -> DatasetCard:
+    """Read a data root's card.
+
+    Raises:
+        DataError: there is no data root, or its card does not parse.
+    """
+    try:
+        return DatasetCard.model_validate(root.read_json(CARD))
+    except StorageError:
+        raise DataError(
+            f"There is no data root at {root.url!r}.",
+            f"A data root has a {CARD}, which is written last.",
+            "Make one with `fedkim data demo DIR`, or correct data.root in the recipe.",
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{root.full(CARD)!r} cannot be used: {first['loc']}: {first['msg']}.",
+            "The card is written by `fedkim data`.",
+            "Make the data root again with this release.",
+        ) from None
+
+
+def write_card(root: Folder, card: DatasetCard) -> DatasetCard:
+    """Count and hash every file under ``root``, write the card last, and return it whole."""
+    files: dict[str, FileFacts] = {}
+    for name in root.glob("**/*.parquet"):
+        table = read_samples(root, name, card.spec)
+        size = root.fs.size(root.full(name))
+        files[name] = FileFacts(
+            sha256=root.sha256(name), size_bytes=size, num_examples=table.num_rows
+        )
+    whole = card.model_copy(update={"files": files})
+    require_no_shared_subjects(root, whole)
+    root.write_bytes(CARD, whole.model_dump_json(indent=1).encode())
+    return whole
+
+
+def require_no_shared_subjects(root: Folder, card: DatasetCard) -> None:
+    """Refuse a root where one subject is in two of {any client, public, test}.
+
+    Raises:
+        DataError: naming the two places, never the subject.
+    """
+    place_of: dict[str, str] = {}
+    for name in card.files:
+        parts = name.split("/")
+        place = "/".join(parts[:2]) if parts[0] == "clients" else parts[0]
+        for subject in set(read_samples(root, name, card.spec)["subject_id"].to_pylist()):
+            other = place_of.setdefault(subject, place)
+            if other != place:
+                raise DataError(
+                    f"{name!r} has a subject that {other!r} has too.",
+                    "A subject is in one client, in public or in test, never in two.",
+                    "Split by subject and import again.",
+                )

@@ -1,0 +1,74 @@
+"""Every error this package raises on purpose.
+
+Each says three things: what came, what was expected, and what to do next. The subclasses exist
+to be caught; the text is written where the error is raised. All of them cross process
+boundaries inside Ray, so the constructor hands its arguments on and the text is built in
+``__str__``: pickling replays the constructor and loses nothing.
+"""
+
+from typing import ClassVar
+
+
+class FedKimError(Exception):
+    """Base class: catch this to catch everything the package raises.
+
+    Args:
+        came: What was found, with the offending value, as a sentence.
+        expected: What would have been right, as a sentence.
+        remedy: What the reader can do about it, as a sentence.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, came: str, expected: str, remedy: str) -> None:
+        super().__init__(came, expected, remedy)
+        self.came = came
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.came} {self.expected} {self.remedy}"
+
+
+class RecipeError(FedKimError):
+    """A recipe, or an override of it, cannot be used."""
+
+
+class DataError(FedKimError):
+    """A data root or one of its files breaks the sample-table contract."""
+
+
+class StorageError(FedKimError):
+    """A published folder is absent, incomplete, altered or of another format."""
+
+
+class BaseModelError(FedKimError):
+    """The frozen language model cannot be found or is not the one expected."""
+
+
+class ParamsMismatchError(FedKimError):
+    """Parameters do not carry the names, shapes or dtypes that the model has."""
+
+
+class ClientFailedError(FedKimError):
+    """A client could not finish its work; the text holds no value of its data."""
+
+
+class RoundFailedError(FedKimError):
+    """A round ended without enough updates to go on."""
+
+
+class GateShapeError(FedKimError):
+    """Expert weights do not fit the batch or the number of experts."""
+
+
+class TrainingDivergedError(FedKimError):
+    """A loss became NaN or infinite; nothing was published from it."""
+
+
+class RequestError(FedKimError):
+    """A request to the served model is malformed; the text names the field."""
+
+
+class EnvironmentProblemError(FedKimError):
+    """Something outside the project is missing: Ray, a package, disk or memory."""

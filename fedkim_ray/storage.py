@@ -1,0 +1,212 @@
+"""Folders at fsspec URLs, and the one way to publish into them.
+
+A publication writes its files first and its manifest last, so the manifest's existence means
+that the rest is whole. The manifest carries the SHA-256 and size of every file, the kind and
+the format version. Only safetensors, JSON, Parquet and YAML are written; never pickle.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import safetensors.torch
+from fsspec.implementations.local import LocalFileSystem
+
+from fedkim_ray.errors import StorageError
+from fedkim_ray.types import Params
+
+MANIFEST = "manifest.json"
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder at an fsspec URL; it need not exist before the first write."""
+
+    fs: fsspec.AbstractFileSystem
+    path: str
+
+    @classmethod
+    def at(cls, url: str | os.PathLike[str]) -> "Folder":
+        """Return the folder at ``url``: a local path, or any URL fsspec knows."""
+        fs, path = fsspec.core.url_to_fs(os.fspath(url))
+        return cls(fs, path.rstrip("/"))
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here again; local folders give a plain path."""
+        return self.path if self.is_local else self.fs.unstrip_protocol(self.path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on this machine's own file system."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.fs, posixpath.join(self.path, name))
+
+    def full(self, name: str) -> str:
+        """Return the path of ``name`` within this folder's file system."""
+        return posixpath.join(self.path, name)
+
+    def exists(self, name: str = "") -> bool:
+        """Return whether the folder, or ``name`` in it, exists."""
+        return bool(self.fs.exists(self.full(name) if name else self.path))
+
+    def names(self) -> list[str]:
+        """Return the sorted names of what lies directly inside; empty if nothing does."""
+        if not self.exists():
+            return []
+        return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(self.path, False))
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the sorted names, relative to this folder, of files matching ``pattern``."""
+        start = len(self.path) + 1
+        return sorted(path[start:] for path in self.fs.glob(self.full(pattern)))
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return the content of ``name``.
+
+        Raises:
+            StorageError: there is no such file.
+        """
+        try:
+            return bytes(self.fs.cat_file(self.full(name)))
+        except FileNotFoundError:
+            raise StorageError(
+                f"There is no file {self.full(name)!r}.",
+                "A published folder has all the files that its manifest names.",
+                "Check the path, or restore the folder from a copy.",
+            ) from None
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write ``name`` so that a reader sees the old content or the new, never a part."""
+        path = self.full(name)
+        self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        if not self.is_local:  # object stores publish an object only once it is whole
+            self.fs.pipe_file(path, data)
+            return
+        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Append one line to a log; logs are no part of any publication."""
+        self.fs.makedirs(self.path, exist_ok=True)
+        before = b"" if self.is_local or not self.exists(name) else self.read_bytes(name)
+        if self.is_local:
+            with open(self.full(name), "a") as file:
+                file.write(line + "\n")
+        else:
+            self.fs.pipe_file(self.full(name), before + line.encode() + b"\n")
+
+    def read_json(self, name: str) -> Any:
+        """Return the JSON value in ``name``.
+
+        Raises:
+            StorageError: there is no such file, or it is not JSON.
+        """
+        data = self.read_bytes(name)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise StorageError(
+                f"{self.full(name)!r} is not JSON ({error}).",
+                "The file is written whole or not at all, so it was altered afterwards.",
+                "Restore it from a copy.",
+            ) from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``value`` as indented JSON with sorted keys."""
+        self.write_bytes(name, json.dumps(value, indent=1, sort_keys=True).encode())
+
+    def read_tensors(self, name: str) -> dict[str, Any]:
+        """Return the tensors of a safetensors file, on CPU."""
+        return dict(safetensors.torch.load(self.read_bytes(name)))
+
+    def write_tensors(self, name: str, tensors: Params) -> None:
+        """Write tensors as one safetensors file; shared memory is copied apart."""
+        whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        self.write_bytes(name, safetensors.torch.save(whole))
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file, read in pieces."""
+        digest = hashlib.sha256()
+        with self.fs.open(self.full(name), "rb") as file:
+            while piece := file.read(CHUNK_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
+
+@contextmanager
+def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Iterator[Folder]:
+    """Give ``folder`` to write files into, and write its manifest once the block has ended well.
+
+    Args:
+        folder: Where to publish; a leftover of an unfinished publication is removed first.
+        kind: What is published: ``round``, ``bundle`` and so on.
+        format_version: Version of the layout inside; readers refuse others.
+        facts: Further JSON values for the manifest.
+    """
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
+    folder.fs.makedirs(folder.path, exist_ok=True)
+    yield folder
+    files = {
+        name: {"sha256": folder.sha256(name), "size_bytes": folder.fs.size(folder.full(name))}
+        for name in folder.glob("**")
+        if folder.fs.isfile(folder.full(name))
+    }
+    manifest = {"kind": kind, "format_version": format_version, "files": files, **facts}
+    folder.write_json(MANIFEST, manifest)
+
+
+def is_published(folder: Folder) -> bool:
+    """Return whether a manifest says that ``folder`` is whole."""
+    return folder.exists(MANIFEST)
+
+
+def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, Any]:
+    """Return the manifest of ``folder`` after holding every file against it.
+
+    Raises:
+        StorageError: nothing is published there, it is of another kind or format version, or a
+            file is missing or altered.
+    """
+    if not is_published(folder):
+        raise StorageError(
+            f"There is no published {kind} at {folder.url!r}.",
+            f"A whole {kind} has a {MANIFEST}, which is written last.",
+            "Check the path; if a run is still writing it, wait or resume that run.",
+        )
+    manifest: dict[str, Any] = folder.read_json(MANIFEST)
+    came = (manifest.get("kind"), manifest.get("format_version"))
+    if came != (kind, format_version):
+        raise StorageError(
+            f"{folder.url!r} holds a {came[0]} of format version {came[1]}.",
+            f"This release reads a {kind} of format version {format_version}.",
+            "Use the release that wrote it, or make it anew with this one.",
+        )
+    for name, fact in manifest["files"].items():
+        _require_unaltered(folder, name, fact["sha256"])
+    return manifest
+
+
+def _require_unaltered(folder: Folder, name: str, expected: str) -> None:
+    came = folder.sha256(name) if folder.exists(name) else "no such file"
+    if came != expected:
+        raise StorageError(
+            f"{folder.full(name)!r} has SHA-256 {came}.",
+            f"Its manifest says {expected}.",
+            "The file was altered, truncated or lost after it was published: restore it.",
+        )
