@@ -132,3 +132,22 @@ def require_no_shared_subjects(root: Folder, card: DatasetCard) -> None:
                     "A subject is in one client, in public or in test, never in two.",
                     "Split by subject and import again.",
                 )
+
+
+def check_root(root: Folder) -> list[str]:
+    """Return what is wrong with a data root, one sentence a problem; empty if it is whole."""
+    card = read_card(root)
+    problems = []
+    for name, fact in card.files.items():
+        if not root.exists(name):
+            problems.append(f"{name}: the file is missing.")
+        elif root.sha256(name) != fact.sha256:
+            problems.append(f"{name}: the file was altered after it was written.")
+    for name in sorted(set(root.glob("**/*.parquet")) - card.files.keys()):
+        problems.append(f"{name}: the file is not on the card.")
+    if not problems:
+        try:
+            require_no_shared_subjects(root, card)
+        except DataError as error:
+            problems.append(str(error))
+    return problems

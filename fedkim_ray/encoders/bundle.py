@@ -72,6 +72,17 @@ class LightModel(nn.Module):
                 encoded[group] = Encoded(joined.rows.to(device), tokens, carries)
         return encoded
 
+    def blank_row(self, group: str) -> ModalityRows:
+        """Return one row of zeros, nothing observed, as the group's encoder takes it."""
+        first = self.groups[group][0]
+        if first == "image" and self.spec.image:
+            size = self.spec.image.size_px
+            return ModalityRows(torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, size, size))
+        width = sum(self.spec.shape(m)[1] for m in self.groups[group])
+        values = torch.zeros(1, self.spec.shape(first)[0], width)
+        observed = None if first == "signal" else torch.zeros(values.shape, dtype=torch.bool)
+        return ModalityRows(torch.zeros(1, dtype=torch.long), values, observed)
+
     def logits(self, encoded: Mapping[str, Encoded], task: Task, rows: Tensor, size: int) -> Tensor:
         """Return the head's logits for ``rows`` of a batch of ``size``, (len(rows),) float."""
         parts = []

@@ -1,0 +1,37 @@
+# A thin layer over pip, pytest and the fedkim command. Every target sets up what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+KEEP ?= 0
+
+.PHONY: demo demo-compare test test-fast lint venv clean
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "FedKIM-Ray needs Python 3.11 or 3.12; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,importers]'
+	touch $@
+
+demo: venv  ## Data, federation, injection, evaluation, serving: KEEP=1 leaves it serving.
+	$(BIN)/fedkim demo --out $(OUT) $(if $(filter-out 0,$(KEEP)),--keep)
+
+demo-compare: venv  ## The demo's recipe with and without the clients, at equal injection steps.
+	$(BIN)/fedkim demo --compare --out $(OUT)
+
+test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
+	$(BIN)/python -m pytest -m 'not browser and not prometheus and not vllm'
+
+test-fast: venv  ## The tests that need no Ray: a minute or two.
+	$(BIN)/python -m pytest -m 'not ray and not slow and not browser and not prometheus and not vllm'
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

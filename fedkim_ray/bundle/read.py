@@ -1,0 +1,79 @@
+"""Read a bundle back into a model that answers."""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import ValidationError
+
+from fedkim_ray.bundle.layout import (
+    ADAPTER_WEIGHTS,
+    COMPONENTS,
+    FACTS,
+    FORMAT_VERSION,
+    KIND,
+    BundleFacts,
+    from_peft_name,
+)
+from fedkim_ray.errors import BaseModelError, StorageError
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.training import load_params
+from fedkim_ray.storage import Folder, open_published
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBundle:
+    """A bundle in memory."""
+
+    facts: BundleFacts
+    model: InjectedModel
+    """In evaluation mode."""
+
+
+def read_facts(folder: Folder) -> BundleFacts:
+    """Verify a bundle and return its facts, without loading its weights.
+
+    Raises:
+        StorageError: it is no whole bundle of this format.
+    """
+    open_published(folder, KIND, FORMAT_VERSION)
+    try:
+        return BundleFacts.model_validate(folder.read_json(FACTS))
+    except ValidationError as error:
+        raise StorageError(
+            f"{folder.full(FACTS)!r} does not parse ({error.error_count()} faults).",
+            f"It is a bundle of format version {FORMAT_VERSION}.",
+            "Use the release that wrote it.",
+        ) from None
+
+
+def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
+    """Load a bundle with its base model.
+
+    Args:
+        url: Where the bundle is, any fsspec URL.
+        dtype: ``float32`` or ``bfloat16``; the recipe's where None.
+
+    Raises:
+        StorageError: it is no whole bundle.
+        BaseModelError: its base model is absent or not the one it was trained on.
+    """
+    folder = Folder.at(url)
+    facts = read_facts(folder)
+    dtype = dtype or facts.base.dtype
+    base = load_base(facts.base.name, dtype, facts.base.revision)
+    if base.fingerprint != facts.base_fingerprint:
+        raise BaseModelError(
+            f"Base model {facts.base.name!r} has SHA-256 {base.fingerprint}.",
+            f"The bundle was trained on {facts.base_fingerprint}.",
+            "Provide the base model of the same revision.",
+        )
+    tasks = {task.id: task for task in facts.tasks}
+    model = InjectedModel(base, facts.injection, facts.encoders, facts.spec, tasks)
+    params = folder.read_tensors(COMPONENTS)
+    if folder.exists(ADAPTER_WEIGHTS):
+        weights = folder.read_tensors(ADAPTER_WEIGHTS)
+        params |= {from_peft_name(name): value for name, value in weights.items()}
+    load_params(model, params)
+    model.to(getattr(torch, dtype)).requires_grad_(False)
+    return LoadedBundle(facts, model.eval())

@@ -1,0 +1,72 @@
+"""The ``fedkim`` command: thin shells over the library, one file a group of commands.
+
+Heavy imports happen inside the commands, so that ``--help`` answers at once.
+"""
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+from fedkim_ray.cli import bundle, data, demo, evaluate, models, run, serve
+
+app = typer.Typer(
+    name="fedkim",
+    help="Federated knowledge injection into medical foundation models, on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("status")(run.status)
+app.command("recipes")(run.recipes)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.command("report")(evaluate.report)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.add_typer(bundle.app, name="bundle")
+
+INTERRUPTED = 130
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of expected errors."),
+) -> None:
+    """Remember options that hold for every command."""
+    os.environ["FEDKIM_DEBUG"] = "1" if debug else ""
+
+
+def main() -> None:
+    """Run the command line; an expected error becomes one message and its exit code."""
+    _quiet_libraries()
+    from fedkim_ray.errors import FedKimError
+
+    try:
+        app(standalone_mode=True)
+    except FedKimError as error:
+        if os.environ.get("FEDKIM_DEBUG"):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {_escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted. What was published is kept; see --resume.")
+        sys.exit(INTERRUPTED)
+
+
+def _quiet_libraries() -> None:
+    """Keep third parties' banners and bars off the terminal; ours replace them."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,102 @@
+"""What a person sees while a run goes on: one bar for rounds, one for what happens in them."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def new_progress(console: Console) -> Progress:
+    """Return the project's one style of progress bar."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class RunProgress:
+    """Turns a run's events into bars; without a terminal, into one line an event."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = new_progress(console)
+        self.rounds = self.progress.add_task("rounds", total=None, note="")
+        self.stage = self.progress.add_task("starting", total=None, note="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def _show(self, description: str, total: int | None, note: str = "") -> None:
+        self.progress.reset(self.stage, description=description, total=total, note=note)
+
+    def _on_run_started(self, event: Mapping[str, Any]) -> None:
+        self.progress.update(self.rounds, total=event["rounds"], completed=event["first"])
+        who = ", ".join(event["clients"]) or "no clients: public data alone"
+        self.console.print(f"Run {event['run_id']}: {who}.")
+
+    def _on_clients_starting(self, event: Mapping[str, Any]) -> None:
+        self._show("starting clients", len(event["clients"]))
+
+    def _on_client_joined(self, event: Mapping[str, Any]) -> None:
+        self.progress.update(self.stage, advance=1, note=event["client"])
+
+    def _on_round_started(self, event: Mapping[str, Any]) -> None:
+        self._show(f"round {event['round'] + 1}: clients train", len(event["clients"]))
+
+    def _on_client_finished(self, event: Mapping[str, Any]) -> None:
+        self.progress.update(self.stage, advance=1, note=event["client"])
+
+    def _on_client_failed(self, event: Mapping[str, Any]) -> None:
+        self.console.print(f"[yellow]{event['client']} failed:[/] {event['message']}")
+
+    def _on_aggregated(self, event: Mapping[str, Any]) -> None:
+        losses = ", ".join(f"{t} {v:.3f}" for t, v in event["valid_auroc"].items())
+        if losses:
+            self.console.print(f"Round {event['round'] + 1}: clients' AUROC {losses}")
+
+    def _on_injection_started(self, event: Mapping[str, Any]) -> None:
+        self._show(f"round {event['round'] + 1}: injection", event["steps"], "loading the model")
+
+    def _on_injection_step(self, event: Mapping[str, Any]) -> None:
+        self.progress.update(self.stage, advance=1, note=f"loss {event['loss']:.3f}")
+
+    def _on_injected(self, event: Mapping[str, Any]) -> None:
+        self.progress.update(self.rounds, advance=1)
+        self.console.print(
+            f"Round {event['round'] + 1}: injected, loss {event['loss']:.3f}, "
+            f"{event['seconds']:.0f} s"
+        )
+
+    def _on_bundle(self, event: Mapping[str, Any]) -> None:
+        self.console.print(f"Bundle {event['version']} at {event['url']}")

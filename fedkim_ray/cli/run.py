@@ -1,0 +1,101 @@
+"""``fedkim run``, ``status`` and ``recipes``."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedkim_ray.cli.options import AsJson, Overrides, Variant
+
+
+def run(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A packaged recipe (see `fedkim recipes`) or a YAML file."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder of the run, any fsspec URL. Default: runs/<recipe>-<variant>."),
+    ] = None,
+    overrides: Overrides = None,
+    variant: Variant = "fedkim",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")
+    ] = False,
+    score: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Score the bundle on the test data.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train a federation, inject it into the language model, and write a bundle.
+
+    Example: fedkim run tiny --out runs/tiny --set federation.rounds=3
+
+    A run that was killed goes on with: fedkim run --resume --out runs/tiny
+    """
+    from fedkim_ray.cli.evaluate import evaluate_run
+    from fedkim_ray.cli.progress import RunProgress
+    from fedkim_ray.pipeline import run_recipe
+
+    console = Console(stderr=True)
+    folder = _open_run(recipe, out, overrides or [], variant, resume)
+    with RunProgress(console) as progress:
+        facts = run_recipe(folder, progress)
+    result = {"run": folder.folder.url, "bundle": folder.bundle.url, "version": facts.version}
+    if score:
+        result["report"] = evaluate_run(folder, console)
+    if as_json:
+        typer.echo(json.dumps(result))
+
+
+def _open_run(
+    recipe: str | None, out: str | None, overrides: list[str], variant: str, resume: bool
+) -> "RunFolder":  # noqa: F821  (imported late, so that --help is quick)
+    from fedkim_ray.config import load_recipe
+    from fedkim_ray.errors import RecipeError
+    from fedkim_ray.run_folder import RunFolder
+
+    if recipe is None and not (resume and out):
+        raise RecipeError(
+            "No recipe was named.",
+            "`fedkim run RECIPE` starts a run; `fedkim run --resume --out DIR` goes on with one.",
+            "See `fedkim recipes` for the packaged ones.",
+        )
+    loaded = load_recipe(recipe, overrides, variant) if recipe else None
+    url = out or (f"runs/{loaded.name}-{loaded.variant}" if loaded else "")
+    if resume:
+        return RunFolder.open(url, loaded)
+    assert loaded is not None
+    from fedkim_ray.pipeline import plan_run
+
+    plan_run(loaded)  # refuse before anything is written
+    return RunFolder.create(url, loaded)
+
+
+def status(
+    out: Annotated[str, typer.Argument(help="Folder of the run.")], as_json: AsJson = False
+) -> None:
+    """Show where a run stands."""
+    from fedkim_ray.run_folder import RunFolder
+
+    facts = RunFolder.open(out).status()
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table(title=facts["run_id"], show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), str(value))
+    Console().print(table)
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the packaged recipes and the variants of the method."""
+    from fedkim_ray.config import VARIANTS, packaged_recipes
+
+    if as_json:
+        typer.echo(json.dumps({"recipes": packaged_recipes(), "variants": [*VARIANTS]}))
+        return
+    typer.echo("recipes:  " + ", ".join(packaged_recipes()))
+    typer.echo("variants: " + ", ".join(VARIANTS))

@@ -1,0 +1,192 @@
+"""References that an injected model is held against, as answers tables of the same form.
+
+``logistic_answers``: a specialist for one task's tables. It is trained on the rows of all
+hospitals in one place, which the researcher's simulation has and **a hospital federation cannot
+run**: it says what injection costs against a model that saw everything.
+
+``evaluate_base``: the frozen language model with a text prompt and nothing else. Time series are
+written out as text. Images and signals cannot be: all its prompts of such a task are alike, so it
+gives one constant answer and its AUROC is 0.5 by construction, not by failure.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fedkim_ray.config import BaseModelConfig, EvaluationConfig
+from fedkim_ray.data.loading import SampleSet, collate, load_samples
+from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.root import DatasetCard, read_card
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.errors import DataError
+from fedkim_ray.evaluation.answers import Answer, answer_table
+from fedkim_ray.evaluation.evaluate import judge, labels_of, load_test_set
+from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.evaluation.scoring import OnProgress, Read
+from fedkim_ray.evaluation.text_only import ask_in_text, tables_only
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Task, TaskId
+
+LOGISTIC = "logistic_regression"
+PENALTIES = (0.001, 0.01, 0.1, 1.0)
+"""Inverse strengths of the L2 penalty that cross-validation chooses from."""
+NUM_FOLDS = 5
+
+
+def pooled_training_sets(root: Folder, card: DatasetCard, task: TaskId) -> list[SampleSet]:
+    """Read a task's training rows of every client and of the public data, into one place."""
+    places = [f"clients/{client}/{task}/train" for client in card.clients]
+    places.append(f"public/{task}/train")
+    present = [place for place in places if card.num_examples(f"{place}/")]
+    return [load_samples(root / place, card.spec) for place in present]
+
+
+def logistic_answers(task: Task, train: Sequence[SampleSet], test: SampleSet) -> pa.Table:
+    """Train a logistic regression on a task's tables and answer the test rows with it.
+
+    Inputs are those of the encoders: every hour of every feature, standardised, 0 where nothing
+    was observed, and beside each an indicator of whether it was. The L2 penalty is chosen by
+    cross-validation over subjects.
+
+    Raises:
+        DataError: the task has no tables, or the training rows have one class only.
+    """
+    _require_tables(task, test.spec)
+    x, y = _features(train), _labels(task, train)
+    subjects = np.concatenate([t.table["subject_id"].to_numpy() for t in train])
+    probability = _fit(x, y, subjects).predict_proba(_features([test]))[:, 1]
+    answers = [Answer(task.answer_words[int(p > 0.5)], LOGISTIC, float(p)) for p in probability]
+    return answer_table({task.id: test}, {task.id: answers}, {task.id: task})
+
+
+def evaluate_base(
+    base: BaseModelConfig,
+    tasks: Mapping[TaskId, Task],
+    root: Folder,
+    config: EvaluationConfig,
+    wanted: Sequence[TaskId] | None = None,
+    read: Read = "likelihood",
+    on_progress: OnProgress | None = None,
+) -> EvaluationReport:
+    """Score the frozen language model on the same questions, with a text prompt.
+
+    Args:
+        base: Which language model.
+        tasks: All tasks, by id.
+        root: The data root.
+        config: As for a bundle; the same subset is drawn.
+        wanted: Tasks to ask; all that the root has test data of where None.
+        read: How yes/no answers are read.
+        on_progress: Called after each batch.
+
+    Raises:
+        DataError: the root or a task's test data are absent.
+        BaseModelError: there is no such base model.
+    """
+    begun = time.monotonic()
+    test = load_test_set(root, read_card(root).spec, tasks, wanted, config.max_questions)
+    model = load_base(base.name, base.dtype, base.revision)
+    asked = time.monotonic()
+    answers = ask_in_text(
+        model,
+        test.samples,
+        test.tasks,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        read=read,
+        on_progress=on_progress,
+    )
+    answered = time.monotonic()
+    notes = {t: note for t, task in test.tasks.items() if (note := blind_note(task))}
+    return EvaluationReport(
+        name=base.name,
+        version=model.fingerprint[:12],
+        variant="base",
+        base=base.name,
+        data_name=test.card.name,
+        data_root=root.url,
+        read=read,
+        subset_note=test.note,
+        bootstrap_samples=config.bootstrap_samples,
+        tasks=judge(answers, test, config.bootstrap_samples, notes=notes),
+        scoring_seconds=answered - asked,
+        seconds=time.monotonic() - begun,
+        answers=answers,
+    )
+
+
+def blind_note(task: Task) -> str:
+    """Say what the text prompt of a task lacks; empty where it lacks nothing."""
+    lost = [m for m in task.modalities if m not in (*SERIES, "text")]
+    if not lost:
+        return ""
+    what = f"the text prompt lacks the {' and '.join(lost)}"
+    if task.kind == "generate":
+        return f"{what}: the answer is blind"
+    return f"{what}: a constant answer, AUROC is 0.5 by construction"
+
+
+def _features(sets: Sequence[SampleSet]) -> np.ndarray:
+    """Return standardised values and indicators of every hour and feature, (N, 2 * H * F)."""
+    return np.concatenate([_features_of(samples) for samples in sets])
+
+
+def _features_of(samples: SampleSet) -> np.ndarray:
+    """Return one set's rows; a modality that a row lacks is unobserved in it."""
+    series = [m for m in SERIES if m in samples.spec.series]
+    bare = tables_only(samples)
+    batch = collate([bare[row] for row in range(len(bare))], samples.spec)
+    columns = []
+    for modality in series:
+        width = math.prod(samples.spec.shape(modality))
+        pair = np.zeros((2, len(bare), width), np.float32)
+        if rows := batch.inputs.get(modality):
+            assert rows.observed is not None  # series carry a mask
+            pair[:, rows.rows] = rows.values.flatten(1), rows.observed.flatten(1)
+        columns += [*pair]
+    return np.concatenate(columns, axis=1)
+
+
+def _fit(x: np.ndarray, y: np.ndarray, subjects: np.ndarray) -> BaseEstimator:
+    """Fit, with the penalty that cross-validation over subjects finds best by AUROC."""
+    fewest = min(len(set(subjects[y == label])) for label in (0, 1))
+    if fewest < 2:
+        raise DataError(
+            f"A class has {fewest} subject in the training rows.",
+            "Cross-validation over subjects needs two of each class.",
+            "Train on more rows.",
+        )
+    folds = StratifiedGroupKFold(min(NUM_FOLDS, fewest), shuffle=True, random_state=0)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    grid = {"logisticregression__C": PENALTIES}
+    search = GridSearchCV(model, grid, scoring="roc_auc", cv=folds)
+    return search.fit(x, y, groups=subjects)
+
+
+def _require_tables(task: Task, spec: DataSpec) -> None:
+    if not set(task.modalities) & set(spec.series):
+        raise DataError(
+            f"Task {task.id!r} has the modalities {', '.join(task.modalities)}.",
+            f"A logistic regression reads tables: {', '.join(SERIES)}.",
+            "Use it for a task with tables.",
+        )
+
+
+def _labels(task: Task, sets: Sequence[SampleSet]) -> np.ndarray:
+    labels = [label for samples in sets for label in labels_of(samples)]
+    if set(labels) != {0, 1}:
+        raise DataError(
+            f"The training rows of {task.id!r} have the labels {sorted(map(str, set(labels)))}.",
+            "A logistic regression needs both 0 and 1, and no empty label.",
+            "Choose another task, or another data root.",
+        )
+    return np.array(labels)

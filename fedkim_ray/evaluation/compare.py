@@ -1,0 +1,171 @@
+"""Two models on the same questions, task by task.
+
+Only rows that both answered count, and both meet the same bootstrap draws: the interval is of the
+difference, and it is narrower than the two intervals apart would suggest.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from fedkim_ray.errors import DataError
+from fedkim_ray.evaluation.answers import of_task
+from fedkim_ray.evaluation.bootstrap import Estimate, estimate
+from fedkim_ray.evaluation.metrics import NO_PROBABILITY, auroc, paired_difference
+from fedkim_ray.evaluation.text_scores import TextScores
+from fedkim_ray.types import Frozen, TaskId
+
+
+class TaskDifference(Frozen):
+    """One task's metric of two models, a minus b."""
+
+    task: TaskId
+    role: str
+    metric: Literal["auroc", "token_f1"]
+    """``auroc`` for yes/no tasks, ``token_f1`` for generated answers."""
+    value_a: float | None
+    value_b: float | None
+    difference: Estimate
+    num_questions: int
+    """Questions that both answered."""
+    num_dropped: int
+    """Questions that one of them alone answered."""
+
+    @property
+    def verdict(self) -> Literal["a", "b", "undecided"]:
+        """Which model the interval puts ahead; ``undecided`` where it holds 0."""
+        low, high = self.difference.low, self.difference.high
+        if low is not None and low > 0:
+            return "a"
+        return "b" if high is not None and high < 0 else "undecided"
+
+
+def compare(
+    answers_a: pa.Table, answers_b: pa.Table, num_draws: int = 1000, seed: int = 0
+) -> list[TaskDifference]:
+    """Compare two answers tables on every task that both have.
+
+    Args:
+        answers_a: Of schema ``ANSWERS``.
+        answers_b: The same, of another model, bundle or reference.
+        num_draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: the tables have no task in common, or their right answers to one question differ.
+    """
+    tasks_b = set(answers_b["task"].to_pylist())
+    common = [t for t in dict.fromkeys(answers_a["task"].to_pylist()) if t in tasks_b]
+    if not common:
+        raise DataError(
+            "The two answers tables have no task in common.",
+            "A comparison is made on questions that both models answered.",
+            "Evaluate both on the same data root.",
+        )
+    return [
+        _compare_task(task, of_task(answers_a, task), of_task(answers_b, task), num_draws, seed)
+        for task in common
+    ]
+
+
+def difference_rows(differences: Sequence[TaskDifference]) -> list[dict[str, object]]:
+    """Return plain values for JSON, one mapping a task."""
+    return [{**d.model_dump(mode="json"), "verdict": d.verdict} for d in differences]
+
+
+def print_differences(
+    differences: Sequence[TaskDifference], name_a: str, name_b: str, console: Console
+) -> None:
+    """Print the comparison; a difference whose interval holds 0 is said to be undecided."""
+    table = Table(title=f"{name_a} minus {name_b}, paired bootstrap 95 % intervals")
+    for column in ("task", "role", "metric", "questions", name_a, name_b, "difference", "ahead"):
+        table.add_column(column)
+    ahead = {"a": name_a, "b": name_b, "undecided": "undecided"}
+    for d in differences:
+        values = [_number(d.value_a), _number(d.value_b), _signed(d.difference), ahead[d.verdict]]
+        table.add_row(d.task, d.role, d.metric, str(d.num_questions), *values)
+    console.print(table)
+
+
+def _compare_task(
+    task: TaskId, a: pa.Table, b: pa.Table, num_draws: int, seed: int
+) -> TaskDifference:
+    rows_a, rows_b = _matched(task, a, b)
+    yes_no = rows_a["kind"][0].as_py() == "yes_no"
+    pair = _auroc_pair if yes_no else _token_f1_pair
+    value_a, value_b, difference = pair(rows_a, rows_b, num_draws, seed)
+    return TaskDifference(
+        task=task,
+        role=rows_a["role"][0].as_py(),
+        metric="auroc" if yes_no else "token_f1",
+        value_a=value_a,
+        value_b=value_b,
+        difference=difference,
+        num_questions=rows_a.num_rows,
+        num_dropped=a.num_rows + b.num_rows - 2 * rows_a.num_rows,
+    )
+
+
+def _matched(task: TaskId, a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of both with the same sample ids, in the same order."""
+    place_in_b = {sample: row for row, sample in enumerate(b["sample_id"].to_pylist())}
+    rows = [
+        (row, place_in_b[sample])
+        for row, sample in enumerate(a["sample_id"].to_pylist())
+        if sample in place_in_b
+    ]
+    if not rows:
+        raise DataError(
+            f"The two answers tables share no question of task {task!r}.",
+            "A comparison is made on questions that both models answered.",
+            "Evaluate both on the same data root and subset.",
+        )
+    a, b = (t.take([pair[side] for pair in rows]) for side, t in enumerate((a, b)))
+    for column in ("label", "answer"):
+        if a[column].to_pylist() != b[column].to_pylist():
+            raise DataError(
+                f"The two answers tables differ in {column!r} on questions of task {task!r}.",
+                "A question has one right answer.",
+                "Evaluate both on the same version of the data root.",
+            )
+    return a, b
+
+
+def _auroc_pair(
+    a: pa.Table, b: pa.Table, num_draws: int, seed: int
+) -> tuple[float | None, float | None, Estimate]:
+    label = a["label"].to_numpy()
+    if any(rows["probability_yes"].null_count for rows in (a, b)):
+        return None, None, Estimate(value=None, note=NO_PROBABILITY)
+    scores = [rows["probability_yes"].to_numpy() for rows in (a, b)]
+    values = [float(auroc(np.ones((1, len(label))), label, s)[0]) for s in scores]
+    difference = paired_difference(label, *scores, a["subject_id"].to_pylist(), num_draws, seed)
+    value_a, value_b = (None if np.isnan(v) else v for v in values)
+    return value_a, value_b, difference
+
+
+def _token_f1_pair(
+    a: pa.Table, b: pa.Table, num_draws: int, seed: int
+) -> tuple[float | None, float | None, Estimate]:
+    right, subjects = a["answer"].to_pylist(), a["subject_id"].to_pylist()
+    f1_a, f1_b = (TextScores.of(right, rows["said"].to_pylist()).token_f1 for rows in (a, b))
+
+    def difference(weights_SN: np.ndarray) -> dict[str, np.ndarray]:
+        return {"difference": weights_SN @ (f1_a - f1_b) / weights_SN.sum(1)}
+
+    found = estimate(difference, subjects, num_draws, seed)["difference"]
+    return float(f1_a.mean()), float(f1_b.mean()), found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(e: Estimate) -> str:
+    if e.value is None or e.low is None or e.high is None:
+        return e.note or "-"
+    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"

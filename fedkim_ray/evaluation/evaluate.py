@@ -1,0 +1,239 @@
+"""Evaluate a bundle on the test splits of a data root."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.bundle.read import LoadedBundle
+from fedkim_ray.config import EvaluationConfig
+from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.data.root import DatasetCard, read_card
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.errors import DataError, RecipeError
+from fedkim_ray.evaluation.answers import of_task, said_label
+from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.metrics import generation_metrics, yes_no_metrics
+from fedkim_ray.evaluation.results import EvaluationReport, Routing, TaskResult
+from fedkim_ray.evaluation.routing import routing_of
+from fedkim_ray.evaluation.scoring import OnProgress, Read, score_samples
+from fedkim_ray.evaluation.subset import fixed_subset
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Task, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """The questions of an evaluation."""
+
+    __test__ = False  # no test class, whatever pytest makes of the name
+
+    card: DatasetCard
+    tasks: Mapping[TaskId, Task]
+    samples: Mapping[TaskId, SampleSet]
+    num_available: Mapping[TaskId, int]
+    """Questions of each whole test split."""
+
+    @property
+    def note(self) -> str:
+        """Which questions were asked, as a sentence."""
+        asked, available = sum(map(len, self.samples.values())), sum(self.num_available.values())
+        if asked == available:
+            return f"All {available} test questions were asked."
+        return (
+            f"A fixed subset of {asked} of the {available} test questions was asked, "
+            "shared evenly by the tasks, labels in their proportion."
+        )
+
+
+def evaluate_bundle(
+    bundle: LoadedBundle,
+    root: Folder,
+    config: EvaluationConfig,
+    tasks: Sequence[TaskId] | None = None,
+    read: Read = "likelihood",
+    on_progress: OnProgress | None = None,
+) -> EvaluationReport:
+    """Score a bundle on ``root/test/<task>`` and return its report, with every answer.
+
+    Args:
+        bundle: A loaded bundle.
+        root: The data root.
+        config: The recipe's section; ``max_questions`` chooses a fixed subset.
+        tasks: Tasks to ask; all of the bundle's that the root has test data of where None.
+        read: How yes/no answers are read.
+        on_progress: Called after each batch.
+
+    Raises:
+        DataError: the root or a task's test data are absent, or of another specification.
+        RecipeError: a task is not in the bundle.
+    """
+    begun = time.monotonic()
+    facts = bundle.facts
+    test = load_test_set(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
+    asked = time.monotonic()
+    answers = score_samples(
+        bundle.model,
+        test.samples,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        read=read,
+        on_progress=on_progress,
+    )
+    answered = time.monotonic()
+    results = judge(
+        answers,
+        test,
+        config.bootstrap_samples,
+        routing=routing_of(bundle.model, list(test.tasks.values())),
+        notes=_untrained_notes(facts, test.tasks),
+    )
+    return EvaluationReport(
+        name=facts.name,
+        version=facts.version,
+        variant=facts.variant,
+        base=facts.base.name,
+        data_name=test.card.name,
+        data_root=root.url,
+        read=read,
+        subset_note=test.note,
+        bootstrap_samples=config.bootstrap_samples,
+        tasks=results,
+        scoring_seconds=answered - asked,
+        seconds=time.monotonic() - begun,
+        answers=answers,
+    )
+
+
+def load_test_set(
+    root: Folder,
+    spec: DataSpec,
+    known: Mapping[TaskId, Task],
+    wanted: Sequence[TaskId] | None = None,
+    max_questions: int | None = None,
+) -> TestSet:
+    """Read the test splits, trained tasks first.
+
+    Raises:
+        DataError: the root or a task's test data are absent, empty or of another specification.
+        RecipeError: ``wanted`` names a task that is not in ``known``.
+    """
+    card = read_card(root)
+    if wrong := [t for t in wanted or () if t not in known]:
+        raise RecipeError(
+            f"The tasks {wrong} are not known.",
+            f"Known are {', '.join(known)}.",
+            "Name some of those, or add the task to the recipe.",
+        )
+    present = [t for t in known if card.num_examples(f"test/{t}/")]
+    chosen = [t for t in known if t in (present if wanted is None else wanted)]
+    chosen.sort(key=lambda t: known[t].role != "train")
+    whole = {t: load_samples(root / "test" / t, spec) for t in chosen}
+    if not sum(map(len, whole.values())):
+        raise DataError(
+            f"The data root {root.url!r} has no test questions of these tasks.",
+            f"Tasks with test data: {', '.join(present) or 'none'}.",
+            "Check the data root, or name other tasks.",
+        )
+    rows = fixed_subset({t: labels_of(s) for t, s in whole.items()}, max_questions)
+    return TestSet(
+        card=card,
+        tasks={t: known[t] for t in chosen},
+        samples={t: _take(whole[t], rows[t]) for t in chosen if len(rows[t])},
+        num_available={t: len(s) for t, s in whole.items()},
+    )
+
+
+def labels_of(samples: SampleSet) -> list[int | None]:
+    """Return each row's label, None where it has none."""
+    if "label" not in samples.table.column_names:
+        return [None] * len(samples)
+    return list(samples.table["label"].to_pylist())
+
+
+def judge(
+    answers: pa.Table,
+    test: TestSet,
+    num_draws: int,
+    *,
+    routing: Mapping[TaskId, Routing] | None = None,
+    notes: Mapping[TaskId, str] | None = None,
+) -> tuple[TaskResult, ...]:
+    """Return the metrics of each task that was answered, with bootstrap intervals.
+
+    Raises:
+        DataError: a question of a yes/no task has no label.
+    """
+    return tuple(
+        _judge_task(
+            of_task(answers, task),
+            test,
+            test.tasks[task],
+            num_draws,
+            (routing or {}).get(task),
+            (notes or {}).get(task, ""),
+        )
+        for task in test.samples
+    )
+
+
+def metrics_of(rows: pa.Table, task: Task, num_draws: int) -> dict[str, Estimate]:
+    """Return the metrics of one task's rows of an answers table."""
+    subjects, said = rows["subject_id"].to_pylist(), rows["said"].to_pylist()
+    if task.kind == "generate":
+        return generation_metrics(rows["answer"].to_pylist(), said, subjects, num_draws)
+    if rows["label"].null_count:
+        raise DataError(
+            f"{rows['label'].null_count} test questions of {task.id!r} have no label.",
+            "Every question of a yes/no task has the label 0 or 1.",
+            "Import the task's test data again.",
+        )
+    probability = rows["probability_yes"]
+    return yes_no_metrics(
+        rows["label"].to_numpy(),
+        [said_label(words, task.answer_words) for words in said],
+        None if probability.null_count else probability.to_numpy(),
+        subjects,
+        num_draws,
+    )
+
+
+def _judge_task(
+    rows: pa.Table,
+    test: TestSet,
+    task: Task,
+    num_draws: int,
+    routing: Routing | None,
+    note: str,
+) -> TaskResult:
+    yes_no = task.kind == "yes_no"
+    said = [said_label(words, task.answer_words) for words in rows["said"].to_pylist()]
+    return TaskResult(
+        task=task.id,
+        role=task.role,
+        kind=task.kind,
+        modalities=task.modalities,
+        data_kind=test.card.kind_of(task.id),
+        reading=rows["reading"][0].as_py(),
+        num_questions=rows.num_rows,
+        num_available=test.num_available[task.id],
+        num_subjects=len(rows["subject_id"].unique()),
+        metrics=metrics_of(rows, task, num_draws),
+        num_yes=sum(rows["label"].to_pylist()) if yes_no else None,
+        num_unreadable=said.count(None) if yes_no else 0,
+        routing=routing,
+        note=note,
+    )
+
+
+def _untrained_notes(facts: BundleFacts, tasks: Mapping[TaskId, Task]) -> dict[TaskId, str]:
+    """Say of a task with the role ``train`` that this bundle's run left it out."""
+    left_out = [t for t, task in tasks.items() if task.role == "train" and t not in facts.training]
+    return dict.fromkeys(left_out, "not trained in this run")
+
+
+def _take(samples: SampleSet, rows: np.ndarray) -> SampleSet:
+    return SampleSet(samples.table.take(pa.array(rows)), samples.spec)

@@ -1,0 +1,179 @@
+"""Metrics of yes/no answers and of generated ones.
+
+    MCC   = (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))
+    AUROC = P(a positive scores higher than a negative), ties counted half
+    ECE   = sum_b n_b / N * |mean label in bin b - mean P(yes) in bin b|, ten equal bins of P(yes)
+
+Every metric takes weights (S, N) and returns (S,), so that one call serves all bootstrap draws.
+NaN marks what is undefined: AUROC where all labels are alike, recall without positives.
+
+Shape letters: S draws, N answers, G groups of tied scores.
+
+Source: Matthews 1975; Fawcett 2006, https://doi.org/10.1016/j.patrec.2005.10.010 (AUROC);
+Guo et al. 2017, https://arxiv.org/abs/1706.04599 (ECE, here of P(yes) and not of the confidence).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedkim_ray.evaluation.bootstrap import Estimate, estimate
+from fedkim_ray.evaluation.text_scores import TextScores
+
+NUM_BINS = 10
+YES_NO = ("accuracy", "precision", "recall", "f1", "mcc", "auroc", "ece")
+GENERATION = ("exact_match", "token_f1", "bleu_1", "rouge_1", "rouge_l")
+ONE_CLASS = "undefined: every label is the same"
+WHY_UNDEFINED = {
+    "auroc": ONE_CLASS,
+    "recall": "undefined: no label is yes",
+    "f1": "undefined: no label and no answer is yes",
+}
+NO_PROBABILITY = "undefined: generated words carry no probability"
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Weighted counts of yes/no answers, (S,) each."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+    tn: np.ndarray
+
+    @classmethod
+    def count(cls, weights_SN: np.ndarray, label_N: np.ndarray, said_N: np.ndarray) -> "Confusion":
+        """Count; ``said`` is 1 for yes and 0 for no."""
+        y, p = label_N.astype(float), said_N.astype(float)
+        return cls(
+            tp=weights_SN @ (y * p),
+            fp=weights_SN @ ((1 - y) * p),
+            fn=weights_SN @ (y * (1 - p)),
+            tn=weights_SN @ ((1 - y) * (1 - p)),
+        )
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return accuracy, precision, recall, F1 and MCC.
+
+        Precision is 0 where nothing was answered with yes, and MCC is 0 where all labels or all
+        answers are alike: such answers tell nothing apart.
+        """
+        tp, fp, fn, tn = self.tp, self.fp, self.fn, self.tn
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        return {
+            "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+            "precision": _ratio(tp, tp + fp, otherwise=0.0),
+            "recall": _ratio(tp, tp + fn),
+            "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "mcc": _ratio(tp * tn - fp * fn, np.sqrt(product), otherwise=0.0),
+        }
+
+
+def auroc(weights_SN: np.ndarray, label_N: np.ndarray, score_N: np.ndarray) -> np.ndarray:
+    """Return the AUROC of each draw, (S,); NaN where a draw has one class only.
+
+    Rows are sorted once and ties gathered once; a draw then is two sums and a cumulative sum.
+    """
+    order = np.argsort(score_N, kind="stable")
+    sorted_N, label_N = score_N[order], label_N[order].astype(float)
+    starts_G = np.flatnonzero(np.r_[True, sorted_N[1:] != sorted_N[:-1]])
+    weights_SN = weights_SN[:, order]
+    positive_SG = np.add.reduceat(weights_SN * label_N, starts_G, axis=1)
+    negative_SG = np.add.reduceat(weights_SN * (1 - label_N), starts_G, axis=1)
+    below_SG = negative_SG.cumsum(1) - negative_SG / 2
+    pairs_S = positive_SG.sum(1) * negative_SG.sum(1)
+    return _ratio((positive_SG * below_SG).sum(1), pairs_S)
+
+
+def expected_calibration_error(
+    weights_SN: np.ndarray, label_N: np.ndarray, probability_N: np.ndarray
+) -> np.ndarray:
+    """Return the expected calibration error of P(yes), (S,), in [0, 1]."""
+    bin_N = np.minimum((probability_N * NUM_BINS).astype(int), NUM_BINS - 1)
+    gap_NB = np.zeros((len(label_N), NUM_BINS))
+    gap_NB[np.arange(len(label_N)), bin_N] = label_N - probability_N
+    return _ratio(np.abs(weights_SN @ gap_NB).sum(1), weights_SN.sum(1))
+
+
+def yes_no_metrics(
+    label: Sequence[int] | np.ndarray,
+    said: Sequence[int | None],
+    probability_yes: Sequence[float] | np.ndarray | None,
+    subject_ids: Sequence[str],
+    num_draws: int,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return all metrics of ``YES_NO`` with their intervals.
+
+    Args:
+        label: 0 or 1.
+        said: 1 for yes, 0 for no, None for words that are neither: those count as wrong.
+        probability_yes: P(yes); None where words were generated and parsed.
+        subject_ids: Whom each question is about.
+        num_draws: Bootstrap draws.
+        seed: Seed of the draws.
+    """
+    y = np.asarray(label, dtype=int)
+    said_N = np.array([1 - t if s is None else s for s, t in zip(said, y, strict=True)])
+    p = None if probability_yes is None else np.asarray(probability_yes, dtype=float)
+
+    def metrics(weights_SN: np.ndarray) -> Mapping[str, np.ndarray]:
+        values = Confusion.count(weights_SN, y, said_N).metrics()
+        if p is not None:
+            values["auroc"] = auroc(weights_SN, y, p)
+            values["ece"] = expected_calibration_error(weights_SN, y, p)
+        return values
+
+    found = estimate(metrics, subject_ids, num_draws, seed, WHY_UNDEFINED)
+    absent = Estimate(value=None, note=NO_PROBABILITY)
+    return {name: found.get(name, absent) for name in YES_NO}
+
+
+def generation_metrics(
+    answers: Sequence[str],
+    said: Sequence[str],
+    subject_ids: Sequence[str],
+    num_draws: int,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return all metrics of ``GENERATION`` with their intervals.
+
+    Args:
+        answers: The right answers.
+        said: The model's.
+        subject_ids: Whom each question is about.
+        num_draws: Bootstrap draws.
+        seed: Seed of the draws.
+    """
+    scores = TextScores.of(answers, said)
+    return estimate(scores.metrics, subject_ids, num_draws, seed)
+
+
+def paired_difference(
+    label: Sequence[int] | np.ndarray,
+    score_a: Sequence[float] | np.ndarray,
+    score_b: Sequence[float] | np.ndarray,
+    subject_ids: Sequence[str],
+    num_draws: int,
+    seed: int = 0,
+) -> Estimate:
+    """Return AUROC(a) - AUROC(b) on the same rows, with its paired bootstrap interval.
+
+    Both models meet the same draws, so what makes some subjects hard for both cancels out.
+    """
+    y = np.asarray(label, dtype=int)
+    a, b = np.asarray(score_a, dtype=float), np.asarray(score_b, dtype=float)
+
+    def metrics(weights_SN: np.ndarray) -> Mapping[str, np.ndarray]:
+        return {"difference": auroc(weights_SN, y, a) - auroc(weights_SN, y, b)}
+
+    why = {"difference": ONE_CLASS}
+    return estimate(metrics, subject_ids, num_draws, seed, why)["difference"]
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
+    """Return above / below, and ``otherwise`` where below is 0."""
+    possible = below > 0
+    quotient: np.ndarray = np.where(possible, above / np.where(possible, below, 1.0), otherwise)
+    return quotient

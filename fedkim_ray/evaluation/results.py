@@ -1,0 +1,134 @@
+"""What an evaluation found: ``report.json`` and ``answers.parquet`` in one folder."""
+
+import hashlib
+import io
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, ValidationError
+
+from fedkim_ray.errors import StorageError
+from fedkim_ray.evaluation.answers import ANSWERS
+from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Frozen, Modality, TaskId
+
+FORMAT_VERSION = 1
+REPORT = "report.json"
+TABLE = "answers.parquet"
+
+
+class Routing(Frozen):
+    """Which experts answer a task."""
+
+    modalities: tuple[Modality, ...]
+    """Those that enter the router's query: the task's that the data carry."""
+    expert_weights: tuple[float, ...]
+    """alpha_t, P numbers that sum to 1."""
+    entropy_nats: float
+    """0 for one expert, log(P) for the uniform mixture."""
+    nearest_trained: TaskId | None = None
+    """For an unseen task, the trained one whose expert weights are nearest."""
+    distance: float | None = None
+    """Total variation distance to it: the share of weight that would have to move, 0 to 1."""
+
+
+class TaskResult(Frozen):
+    """One task's metrics."""
+
+    task: TaskId
+    role: Literal["train", "unseen"]
+    kind: Literal["yes_no", "generate"]
+    modalities: tuple[Modality, ...]
+    data_kind: str
+    """``real``, ``synthetic`` or ``real and synthetic``, from the data root's card."""
+    reading: str
+    num_questions: int
+    num_available: int
+    """Questions of the whole test split."""
+    num_subjects: int
+    num_yes: int | None
+    """Labels that are yes; None for generated answers."""
+    num_unreadable: int = 0
+    """Yes/no answers in words that are neither; they count as wrong."""
+    metrics: dict[str, Estimate]
+    routing: Routing | None = None
+    note: str = ""
+
+
+class EvaluationReport(Frozen):
+    """Everything that one evaluation found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    format_version: Literal[1] = 1
+    name: str
+    version: str
+    variant: str
+    base: str
+    data_name: str
+    data_root: str
+    read: Literal["likelihood", "generate"]
+    subset_note: str
+    bootstrap_samples: int
+    tasks: tuple[TaskResult, ...]
+    scoring_seconds: float
+    """Asking the model."""
+    seconds: float
+    """All: reading the data, asking, bootstrap."""
+    answers: pa.Table | None = Field(default=None, exclude=True, repr=False)
+    """Every answer; kept in ``answers.parquet`` beside the report."""
+
+    @property
+    def trained(self) -> tuple[TaskResult, ...]:
+        """Tasks that injection learned."""
+        return tuple(t for t in self.tasks if t.role == "train")
+
+    @property
+    def unseen(self) -> tuple[TaskResult, ...]:
+        """Tasks that were only asked."""
+        return tuple(t for t in self.tasks if t.role == "unseen")
+
+    def result(self, task: TaskId) -> TaskResult:
+        """Return one task's result; KeyError where it was not asked."""
+        return {t.task: t for t in self.tasks}[task]
+
+
+def write_report(report: EvaluationReport, folder: Folder) -> None:
+    """Write answers first and the report last, with the answers' SHA-256: it proves them whole."""
+    sink = io.BytesIO()
+    pq.write_table(report.answers if report.answers is not None else ANSWERS.empty_table(), sink)
+    folder.write_bytes(TABLE, sink.getvalue())
+    digest = hashlib.sha256(sink.getvalue()).hexdigest()
+    folder.write_json(REPORT, {**report.model_dump(mode="json"), "answers_sha256": digest})
+
+
+def read_report(folder: Folder) -> EvaluationReport:
+    """Read an evaluation back, with its answers.
+
+    Raises:
+        StorageError: there is none, it is of another format version, or its answers were altered.
+    """
+    values: dict[str, Any] = folder.read_json(REPORT)
+    if values.get("format_version") != FORMAT_VERSION:
+        raise StorageError(
+            f"{folder.full(REPORT)!r} has format version {values.get('format_version')}.",
+            f"This release reads version {FORMAT_VERSION}.",
+            "Evaluate the bundle again with this release.",
+        )
+    digest, data = values.pop("answers_sha256", None), folder.read_bytes(TABLE)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StorageError(
+            f"{folder.full(TABLE)!r} is not the table that {REPORT} names.",
+            f"Its SHA-256 is {digest}.",
+            "Evaluate the bundle again, or restore the file.",
+        )
+    try:
+        return EvaluationReport(**values, answers=pq.read_table(io.BytesIO(data)))
+    except ValidationError as error:
+        raise StorageError(
+            f"{folder.full(REPORT)!r} does not parse ({error.error_count()} faults).",
+            f"It is a report of format version {FORMAT_VERSION}.",
+            "Evaluate the bundle again with this release.",
+        ) from None

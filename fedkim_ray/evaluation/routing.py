@@ -1,0 +1,58 @@
+"""Which experts answer which task, and which trained task an unseen one resembles.
+
+Routing depends on descriptions alone, so it is known before any question is asked. Four trained
+tasks are four points that the router learned from; all else is extrapolation.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from fedkim_ray.data.modalities import MODALITIES
+from fedkim_ray.evaluation.results import Routing
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.router import routing_entropy
+from fedkim_ray.types import Modality, Task, TaskId
+
+
+@torch.inference_mode()
+def routing_of(model: InjectedModel, tasks: Sequence[Task]) -> dict[TaskId, Routing]:
+    """Return the expert weights of each task; empty for a model without a router."""
+    tasks = [task for task in tasks if _carried(model, task)]
+    if model.router is None or not tasks:
+        return {}
+    known = model.tasks.values()
+    trained = [task for task in known if task.role == "train" and _carried(model, task)]
+    every = list({task.id: task for task in (*tasks, *trained)}.values())
+    keys = [(task.id, _carried(model, task)) for task in every]
+    weights = dict(zip([t.id for t in every], model.route(keys).cpu(), strict=True))
+    return {task.id: _routing(model, task, trained, weights) for task in tasks}
+
+
+def _routing(
+    model: InjectedModel,
+    task: Task,
+    trained: Sequence[Task],
+    weights: Mapping[TaskId, torch.Tensor],
+) -> Routing:
+    alpha_P = weights[task.id]
+    distance, nearest = None, None
+    if task.role == "unseen" and trained:
+        distance, nearest = min((_total_variation(alpha_P, weights[t.id]), t.id) for t in trained)
+    return Routing(
+        modalities=_carried(model, task),
+        expert_weights=tuple(alpha_P.tolist()),
+        entropy_nats=float(routing_entropy(alpha_P[None])[0]),
+        nearest_trained=nearest,
+        distance=distance,
+    )
+
+
+def _carried(model: InjectedModel, task: Task) -> tuple[Modality, ...]:
+    """Return the task's modalities that the bundle's data carry, in the fixed order."""
+    carried = {*model.light.spec.modalities, "text"} & set(task.modalities)
+    return tuple(m for m in MODALITIES if m in carried)
+
+
+def _total_variation(a_P: torch.Tensor, b_P: torch.Tensor) -> float:
+    return float((a_P - b_P).abs().sum() / 2)

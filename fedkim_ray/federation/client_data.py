@@ -1,0 +1,88 @@
+"""A client's own examples: its train and valid sets, and what they hold.
+
+Only the client's own process calls this. Errors name files, rows and columns, never values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.errors import DataError
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import ClientId, Modality, Task, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class ClientData:
+    """D^n and the split it is validated on, by task in id order."""
+
+    train: Mapping[TaskId, SampleSet]
+    valid: Mapping[TaskId, SampleSet]
+
+
+def load_client_data(
+    data_url: str, client_id: ClientId, tasks: Sequence[Task], spec: DataSpec
+) -> ClientData:
+    """Read a client's sets from ``clients/<client>/<task>/{train,valid}`` of a data root.
+
+    Raises:
+        DataError: a set is absent or empty, breaks the sample table's contract, holds rows of
+            another task, or a row has no label.
+    """
+    home = Folder.at(data_url) / "clients" / client_id
+    ordered = sorted(tasks, key=lambda task: task.id)
+    return ClientData(
+        train={t.id: _load_labelled(home / t.id / "train", t, spec) for t in ordered},
+        valid={t.id: _load_labelled(home / t.id / "valid", t, spec) for t in ordered},
+    )
+
+
+def group_examples(
+    model: LightModel, tasks: Sequence[Task], train: Mapping[TaskId, SampleSet]
+) -> dict[str, int]:
+    """Count the examples that train each parameter group; groups without any are left out."""
+    counts = {f"heads.{task.id}": len(train[task.id]) for task in tasks}
+    for group, members in model.groups.items():
+        users = [train[task.id] for task in tasks if group in model.groups_of(task)]
+        if count := sum(_num_carrying(samples.table, members) for samples in users):
+            counts[f"encoders.{group}"] = count
+    return counts
+
+
+def _load_labelled(folder: Folder, task: Task, spec: DataSpec) -> SampleSet:
+    samples = load_samples(folder, spec)
+    if not len(samples):
+        raise DataError(
+            f"The samples in {folder.url!r} have no row.",
+            "A task that takes part has at least one example in each split.",
+            "Leave the task out with data.tasks, or split the data again.",
+        )
+    table = samples.table
+    labels = table["label"] if "label" in table.column_names else pa.nulls(len(samples))
+    _require_all(pc.is_valid(labels), folder, "label", "Each example of a yes/no task has a label.")
+    _require_all(
+        pc.equal(table["task"], task.id), folder, "task", f"All rows here belong to {task.id!r}."
+    )
+    return samples
+
+
+def _require_all(good: pa.ChunkedArray, folder: Folder, column: str, expected: str) -> None:
+    row = pc.index(good, False).as_py()
+    if row >= 0:
+        raise DataError(
+            f"Row {row} of {folder.url!r}, column {column!r} cannot be used.",
+            expected,
+            "Correct the source and import it again.",
+        )
+
+
+def _num_carrying(table: pa.Table, members: Sequence[Modality]) -> int:
+    """Count the rows that carry at least one modality of a group."""
+    present = [table[m].is_valid() for m in members if m in table.column_names]
+    return int(pc.sum(reduce(pc.or_, present)).as_py() or 0) if present else 0

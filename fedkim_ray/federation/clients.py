@@ -1,0 +1,68 @@
+"""The server's end of the exchange: all clients of a run, however they are executed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
+
+from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
+from fedkim_ray.federation.update import ClientUpdate
+from fedkim_ray.types import ClientId, Params
+
+Event: TypeAlias = Mapping[str, Any]
+"""JSON-serialisable news for logs and progress bars; ``event`` names its kind."""
+OnEvent: TypeAlias = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An update that came; it is loaded when it is needed, so that few are held at a time."""
+
+    client_id: ClientId
+    round_index: int
+    size_bytes: int
+    """Bytes that left the client."""
+    load: Callable[[], ClientUpdate]
+    """Return the update, the same each time. Raises ClientFailedError where the bytes are none."""
+
+
+Reply: TypeAlias = Delivered | ClientFailure
+
+
+class Clients(Protocol):
+    """Clients that live through all rounds; closing ends everything that opening started."""
+
+    @property
+    def ids(self) -> Sequence[ClientId]:
+        """All clients, sorted."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, which every plan carries."""
+        ...
+
+    def begin(self, plans: Mapping[ClientId, RoundPlan], theta_global: Params) -> int:
+        """Hand out plans, in place of any that are not answered; return the bytes that go out."""
+        ...
+
+    def replies(self, timeout_s: float) -> Iterator[Reply]:
+        """Yield what has come; wait at most this long for the first."""
+        ...
+
+    def end_round(self) -> None:
+        """Take back plans that are not answered and let go of the round's parameters."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the clients, started."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every client."""
+        ...

@@ -1,0 +1,114 @@
+"""What a round leaves behind for people: who took part, what came, what failed."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fedkim_ray import metric_names as names
+from fedkim_ray import telemetry
+from fedkim_ray.types import ClientId, Frozen, TaskId
+
+BEFORE_AFTER = ("loss_before", "loss_after", "auroc_before", "auroc_after")
+
+
+class ClientReport(Frozen):
+    """One client that took part in a round."""
+
+    client_id: ClientId
+    num_examples: dict[str, int]
+    """Examples by parameter group."""
+    metrics: dict[str, float]
+    """As the client sent them."""
+    update_norm: float
+    bytes_up: int
+
+    @property
+    def seconds(self) -> float:
+        """Training and validation, by the client's own clock."""
+        return self.metrics.get("seconds", 0.0)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean training loss."""
+        return self.metrics.get("train/loss")
+
+
+class FailureReport(Frozen):
+    """One client that had no usable update when it was asked."""
+
+    client_id: ClientId
+    cause: str
+    message: str
+
+
+class RoundReport(Frozen):
+    """One round of client updates and their aggregation; JSON through ``model_dump``."""
+
+    round_index: int
+    seconds: float
+    num_retries: int
+    bytes_up: int
+    bytes_down: int
+    clients: tuple[ClientReport, ...]
+    """Who took part, in client-id order."""
+    failures: tuple[FailureReport, ...]
+    """In order of arrival; a client that failed and then delivered is here too."""
+    late_updates: tuple[ClientId, ...]
+    """Whose answer to an earlier round came during this one and was discarded."""
+    tasks: dict[TaskId, dict[str, float]]
+    """Heads on the clients' validation splits: ``examples``, and the means of ``loss_before``,
+    ``loss_after``, ``auroc_before``, ``auroc_after`` over clients, weighted by examples."""
+
+    @property
+    def failures_by_cause(self) -> dict[str, int]:
+        """Number of failures of each cause."""
+        return dict(Counter(failure.cause for failure in self.failures))
+
+    @property
+    def group_examples(self) -> dict[str, int]:
+        """Examples that each parameter group was trained on; absent groups kept their values."""
+        total: Counter[str] = Counter()
+        for client in self.clients:
+            total.update(client.num_examples)
+        return dict(sorted(total.items()))
+
+
+def task_means(clients: Sequence[ClientReport]) -> dict[TaskId, dict[str, float]]:
+    """Return ``RoundReport.tasks`` from the clients' own metrics."""
+    keys = {name for client in clients for name in client.metrics if name.startswith("valid/")}
+    tasks = sorted({name.split("/")[1] for name in keys})
+    return {task: _means_of(task, clients) for task in tasks}
+
+
+def _means_of(task: TaskId, clients: Sequence[ClientReport]) -> dict[str, float]:
+    """Average one task's metrics over the clients that sent them."""
+    own = {c.client_id: c.metrics.get(f"valid/{task}/examples", 0.0) for c in clients}
+    means = {"examples": sum(own.values())}
+    for what in BEFORE_AFTER:
+        key = f"valid/{task}/{what}"
+        pairs = [(c.metrics[key], own[c.client_id]) for c in clients if key in c.metrics]
+        if total := sum(weight for _, weight in pairs):
+            means[what] = sum(value * weight for value, weight in pairs) / total
+    return means
+
+
+def export_metrics(report: RoundReport) -> None:
+    """Send a round's numbers to the metrics exporter."""
+    telemetry.set_gauge(names.ROUND_INDEX, report.round_index + 1)
+    telemetry.observe(names.ROUND_SECONDS, report.seconds)
+    telemetry.inc(names.BYTES, report.bytes_up, direction="up")
+    telemetry.inc(names.BYTES, report.bytes_down, direction="down")
+    for client in report.clients:
+        _export_client(client)
+    for failure in report.failures:
+        telemetry.inc(names.CLIENT_FAILURES, client=failure.client_id, cause=failure.cause)
+    for client_id in report.late_updates:
+        telemetry.inc(names.LATE_UPDATES, client=client_id)
+
+
+def _export_client(client: ClientReport) -> None:
+    telemetry.observe(names.CLIENT_SECONDS, client.seconds, client=client.client_id)
+    telemetry.set_gauge(names.UPDATE_NORM, client.update_norm, client=client.client_id)
+    if client.loss is not None:
+        telemetry.set_gauge(names.CLIENT_LOSS, client.loss, client=client.client_id)
+    for group, count in client.num_examples.items():
+        telemetry.inc(names.CLIENT_EXAMPLES, count, client=client.client_id, group=group)

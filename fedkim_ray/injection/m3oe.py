@@ -1,0 +1,184 @@
+"""M3OE: P LoRA experts as one stock LoRA of rank P*r with a gate on the rank axis.
+
+    c = W_F h + s * sum_p alpha_p * B_p A_p h                                 s = lora_alpha / r
+      = W_F h + s * B ((alpha repeated r times) * (A h))
+      with A = [A_1; ...; A_P]  (P*r, d_in)   and   B = [B_1 ... B_P]  (d_out, P*r)
+
+Two GEMMs and one product, for any mix of tasks in a batch; no expert's full output is ever
+materialised. PEFT scales a LoRA by lora_alpha / (P*r) = s / P, so the gate here is P * alpha: the
+same checkpoint loaded by PEFT without a gate is exactly the uniform mixture.
+
+Shape letters: B examples, L positions, P experts, R = P*r stacked ranks, N gathered rows.
+
+Source: FedKIM section 3.2, step 3. https://arxiv.org/abs/2408.10276
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from fedkim_ray.errors import GateShapeError, RecipeError
+
+
+class ExpertGate:
+    """The expert weights of the batch that is in the model right now.
+
+    The gate is a plain attribute: set before forward and cleared after backward, because
+    activation checkpointing recomputes inside backward, and on CUDA backward runs in other
+    threads, which see no thread-local and no context variable. One loop owns a model.
+    """
+
+    def __init__(self, num_experts: int, rank: int) -> None:
+        self.num_experts = num_experts
+        self.rank = rank
+        self._gate_BR: Tensor | None = None
+        self._rows_N: Tensor | None = None
+
+    def set(self, alpha_BP: Tensor) -> None:
+        """Apply expert weights (B, P) to every adapted layer until ``clear``.
+
+        Raises:
+            GateShapeError: another batch's gate is still held, or P differs.
+        """
+        if self._gate_BR is not None:
+            raise GateShapeError(
+                "A gate is already held by an unfinished batch.",
+                "One loop owns a model, and one batch is in it at a time.",
+                "Clear the gate after backward, before the next batch.",
+            )
+        if alpha_BP.dim() != 2 or alpha_BP.shape[1] != self.num_experts:
+            raise GateShapeError(
+                f"Expert weights have the shape {tuple(alpha_BP.shape)}.",
+                f"Expected (batch, {self.num_experts}).",
+                "Use the router of the same recipe.",
+            )
+        self._gate_BR = (self.num_experts * alpha_BP).repeat_interleave(self.rank, -1)
+
+    def clear(self) -> None:
+        """Let go of the batch's expert weights; harmless when none are held."""
+        self._gate_BR = None
+
+    @contextmanager
+    def hold(self, alpha_BP: Tensor) -> Iterator[None]:
+        """Set expert weights for the length of a block."""
+        self.set(alpha_BP)
+        try:
+            yield
+        finally:
+            self.clear()
+
+    @contextmanager
+    def at_rows(self, rows_N: Tensor) -> Iterator[None]:
+        """Say that layers now see gathered rows (N, d) of these examples, not (B, L, d)."""
+        self._rows_N = rows_N
+        try:
+            yield
+        finally:
+            self._rows_N = None
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Scale low-rank activations A h by the expert weights of their example.
+
+        Args:
+            z: (B, L, R), or (N, R) at gathered rows; expert-major.
+
+        Returns:
+            Same shape and dtype as ``z``.
+
+        Raises:
+            GateShapeError: no gate is held, or it belongs to another batch size.
+        """
+        gate_BR = self._gate_BR
+        if gate_BR is None:
+            raise GateShapeError(
+                "An adapted layer ran without expert weights.",
+                "Every forward pass has a gate.",
+                "Wrap the forward pass in ExpertGate.hold(alpha).",
+            )
+        if self._rows_N is not None:
+            return z * gate_BR[self._rows_N].to(z.dtype)
+        if z.shape[0] != gate_BR.shape[0]:
+            raise GateShapeError(
+                f"A layer saw {z.shape[0]} examples.",
+                f"The gate holds weights of {gate_BR.shape[0]}.",
+                "Gate and batch must belong together.",
+            )
+        return z * gate_BR[:, None, :].to(z.dtype)
+
+
+def add_experts(
+    llm: nn.Module,
+    *,
+    num_experts: int,
+    rank: int,
+    lora_alpha: float,
+    dropout: float,
+    target_modules: Sequence[str] | str,
+    gate: ExpertGate | None,
+) -> PeftModel:
+    """Give every target layer P stacked experts; with a gate, each forward pass needs weights.
+
+    Args:
+        llm: The base model; its weights stay frozen.
+        num_experts: P.
+        rank: r.
+        lora_alpha: Numerator of the scale s = lora_alpha / r of one expert.
+        dropout: Dropout before A.
+        target_modules: Layer names, ``attention_mlp`` or ``all``.
+        gate: Where expert weights come from; None leaves the uniform mixture (one plain LoRA).
+
+    Raises:
+        RecipeError: a target module matches nothing in this base model.
+    """
+    names = _target_names(llm, target_modules)
+    config = LoraConfig(
+        r=num_experts * rank,
+        lora_alpha=lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(llm, config, autocast_adapter_dtype=False)
+    if gate is not None:
+        attach_gate(model, gate)
+    return model
+
+
+def attach_gate(model: nn.Module, gate: ExpertGate) -> None:
+    """Let ``gate`` scale the output of every lora_A in ``model``."""
+
+    def scale(_module: nn.Module, _inputs: tuple[Any, ...], z: Tensor) -> Tensor:
+        return gate.scale(z)
+
+    for name, module in model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(scale)
+
+
+def _target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
+    """Return the last name parts of the linear layers to adapt."""
+    head = llm.get_output_embeddings()  # type: ignore[operator]
+    linear = {
+        name.rsplit(".", 1)[-1]: module
+        for name, module in llm.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    }
+    if isinstance(wanted, str):
+        return sorted(n for n, m in linear.items() if wanted == "all" or m is not head)
+    missing = [name for name in wanted if name not in linear]
+    if missing:
+        raise RecipeError(
+            f"injection.m3oe.target_modules names {missing}.",
+            f"This base model has the linear layers {sorted(linear)}.",
+            "Name some of those, or use `attention_mlp`.",
+        )
+    return list(wanted)
+
+
+def expert_weights_uniform(num_rows: int, num_experts: int) -> Tensor:
+    """Return (B, P) equal weights: the mixture that PEFT computes without a gate."""
+    return torch.full((num_rows, num_experts), 1.0 / num_experts)

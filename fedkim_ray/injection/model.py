@@ -1,0 +1,355 @@
+"""The injected model: frozen LLM, M3OE adapters, router, aligners and encoders as one module.
+
+    h = [bos, opening of the user's turn ; e ; p_t ; opening of the answer ; answer]
+
+Sequences are padded on the left, so that the next token of every row is predicted at the last
+column. The output head is computed at answer positions only.
+
+Shape letters: B examples, L positions, E embedding width, P experts, A answer positions.
+
+Source: FedKIM section 3.2. https://arxiv.org/abs/2408.10276
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedkim_ray.config import EncodersConfig, InjectionConfig
+from fedkim_ray.data.loading import Batch, Example, ModalityRows
+from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.encoders.bundle import Encoded, LightModel
+from fedkim_ray.injection.aligner import Aligner
+from fedkim_ray.injection.base_model import BaseModel
+from fedkim_ray.injection.m3oe import ExpertGate, add_experts
+from fedkim_ray.injection.prompt import PromptFormat, prompt_text
+from fedkim_ray.injection.router import EmbeddedTexts, Router
+from fedkim_ray.types import Modality, Task, TaskId
+
+RouteKey = tuple[TaskId, tuple[Modality, ...]]
+"""A task and the modalities that an example of it carries: what routing depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A batch as the LLM reads it."""
+
+    embeds_BLE: Tensor
+    mask_BL: Tensor
+    """1 at real positions, 0 at padding and at tokens that carry nothing."""
+    alpha_BP: Tensor | None
+    """Expert weights of each example, float32; None without M3OE."""
+    answer_rows_A: Tensor
+    answer_columns_A: Tensor
+    """Positions whose next token is an answer token."""
+    answer_ids_A: Tensor
+
+    @property
+    def position_ids(self) -> Tensor:
+        """Positions of the embedded columns, counting real tokens only, (B, L)."""
+        positions = (self.mask_BL.cumsum(-1) - 1).clamp(min=0)
+        return positions[:, -self.embeds_BLE.shape[1] :]
+
+    def from_column(self, first: int) -> "Prompted":
+        """Return the columns from ``first`` on, under the whole mask: the rest is cached."""
+        return replace(self, embeds_BLE=self.embeds_BLE[:, first:])
+
+
+class InjectedModel(nn.Module):
+    """Everything that injection trains and serving runs."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        injection: InjectionConfig,
+        encoders: EncodersConfig,
+        spec: DataSpec,
+        tasks: Mapping[TaskId, Task],
+    ) -> None:
+        super().__init__()
+        self.tokenizer = base.tokenizer
+        self.format = PromptFormat.of(base.tokenizer)
+        self.tasks = dict(tasks)
+        self.light = LightModel(encoders, spec, tasks=())
+        embedding = base.llm.get_input_embeddings()
+        embed_dim = int(embedding.weight.shape[1])
+        embed_scale = float(embedding.weight.float().square().mean().sqrt())
+        self.aligners = nn.ModuleDict(
+            {
+                group: Aligner(
+                    self.light.dim_of(group),
+                    embed_dim,
+                    embed_scale,
+                    injection.tokens_per_modality.get(group),
+                )
+                for group in self.light.groups
+            }
+        )
+        m3oe = injection.m3oe
+        routed = injection.adapter == "m3oe"
+        self.gate = ExpertGate(m3oe.num_experts, m3oe.rank) if routed else None
+        self.router = (
+            Router(
+                embed_dim,
+                m3oe.router.dim,
+                m3oe.router.hidden_dim,
+                m3oe.num_experts,
+                m3oe.router.query_from,
+                m3oe.router.key_value_from,
+            )
+            if routed
+            else None
+        )
+        self.llm: nn.Module = base.llm
+        if injection.adapter != "none":
+            self.llm = add_experts(
+                base.llm,
+                num_experts=m3oe.num_experts,
+                rank=m3oe.rank,
+                lora_alpha=m3oe.lora_alpha,
+                dropout=m3oe.dropout,
+                target_modules=m3oe.target_modules,
+                gate=self.gate,
+            )
+        if injection.gradient_checkpointing:
+            base.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        self._described: dict[str, Tensor] = {}
+        # Embedded before any sharding: later, every rank would have to embed in the same order.
+        for text in (*(t.description for t in tasks.values()), *DESCRIPTIONS.values()):
+            self._describe(text)
+
+    # ---- naming -----------------------------------------------------------------------------
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that injection trains, by name, in a fixed order."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+    def encoder_params(self) -> dict[str, Tensor]:
+        """Return the encoders' parameters under the names that federation uses."""
+        return self.light.params()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.light.parameters()).device
+
+    # ---- routing ----------------------------------------------------------------------------
+
+    def route_key(self, example: Example) -> RouteKey:
+        """Return what the routing of ``example`` depends on."""
+        carried = (*example.arrays, *(("text",) if example.text else ()))
+        return example.task, tuple(m for m in MODALITIES if m in carried)
+
+    def route(self, keys: Sequence[RouteKey]) -> Tensor:
+        """Return expert weights (len(keys), P), float32.
+
+        A task that the model does not know routes by its description once it is in ``tasks``.
+        """
+        assert self.router is not None
+        task = [self._describe(self.tasks[t].description) for t, _ in keys]
+        modality = [torch.cat([self._describe(DESCRIPTIONS[m]) for m in ms]) for _, ms in keys]
+        alpha: Tensor = self.router(EmbeddedTexts.pad(task), EmbeddedTexts.pad(modality))
+        return alpha
+
+    def _describe(self, text: str) -> Tensor:
+        """Return EMB_F(text), (K, E), in the parameters' present dtype."""
+        if text not in self._described:
+            ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            self._described[text] = self._embed(ids.to(self.device))[0].detach()
+        kept = self._described[text]
+        reference = next(self.light.parameters())
+        return kept.to(reference.device, reference.dtype)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        embedding = cast(nn.Module, self.llm.get_input_embeddings())  # type: ignore[operator]
+        embedded: Tensor = embedding(ids)
+        return embedded
+
+    def _alpha_of(self, batch: Batch) -> Tensor | None:
+        if self.router is None:
+            return None
+        keys = [self.route_key(e) for e in batch.examples]
+        known = list(dict.fromkeys(keys))
+        return self.route(known)[[known.index(k) for k in keys]]
+
+    # ---- assembling -------------------------------------------------------------------------
+
+    def prompt(self, batch: Batch, answers: Sequence[str] | None = None) -> Prompted:
+        """Lay out a batch: modality tokens in their fixed order, the prompt, and the answer.
+
+        Args:
+            batch: Examples; absent modalities are left out of their rows.
+            answers: What each row should answer; the prompt alone where None.
+        """
+        aligned = self._aligned(batch)
+        layouts = [
+            self._layout(row, example, aligned, answers[row] if answers else None)
+            for row, example in enumerate(batch.examples)
+        ]
+        length = max(len(ids) for ids, _ in layouts)
+        ids_BL = torch.zeros(batch.size, length, dtype=torch.long)
+        mask_BL = torch.zeros(batch.size, length, dtype=torch.long)
+        rows: list[int] = []
+        columns: list[int] = []
+        targets: list[int] = []
+        for row, (ids, num_answer) in enumerate(layouts):
+            start = length - len(ids)
+            ids_BL[row, start:] = torch.tensor(ids)
+            mask_BL[row, start:] = 1
+            rows += [row] * num_answer
+            columns += range(length - num_answer - 1, length - 1)
+            targets += ids[len(ids) - num_answer :]
+        device = self.device
+        embeds_BLE = self._embed(ids_BL.to(device))
+        mask_BL = mask_BL.to(device)
+        embeds_BLE, mask_BL = self._place(embeds_BLE, mask_BL, layouts, aligned)
+        return Prompted(
+            embeds_BLE,
+            mask_BL,
+            self._alpha_of(batch),
+            torch.tensor(rows, dtype=torch.long, device=device),
+            torch.tensor(columns, dtype=torch.long, device=device),
+            torch.tensor(targets, dtype=torch.long, device=device),
+        )
+
+    def _aligned(self, batch: Batch) -> dict[str, Encoded]:
+        """Encode and align every modality group of the batch."""
+        cast_batch = _to_dtype(batch, next(self.light.parameters()).dtype)
+        return {
+            group: Encoded(e.rows, *self.aligners[group](e.tokens, e.carries))
+            for group, e in self.light.encode(cast_batch).items()
+        }
+
+    def _layout(
+        self, row: int, example: Example, aligned: Mapping[str, Encoded], answer: str | None
+    ) -> tuple[list[int], int]:
+        """Return the row's token ids, 0 where modality tokens go, and its answer's length."""
+        num_features = sum(
+            e.tokens.shape[1] for e in aligned.values() if bool((e.rows == row).any())
+        )
+        opening = self._ids(self.format.user_open)
+        prompt = prompt_text(example.question, example.text) + self.format.answer_open
+        tail = self._ids(answer + self.format.answer_close) if answer is not None else []
+        return [*opening, *[0] * num_features, *self._ids(prompt), *tail], len(tail)
+
+    def _place(
+        self,
+        embeds_BLE: Tensor,
+        mask_BL: Tensor,
+        layouts: Sequence[tuple[list[int], int]],
+        aligned: Mapping[str, Encoded],
+    ) -> tuple[Tensor, Tensor]:
+        """Write modality tokens into their slots, in the fixed order of the groups."""
+        length = embeds_BLE.shape[1]
+        opening = len(self._ids(self.format.user_open))
+        slot = torch.tensor([length - len(ids) + opening for ids, _ in layouts]).to(mask_BL.device)
+        for e in aligned.values():
+            rows, width = e.rows, e.tokens.shape[1]
+            columns = slot[rows][:, None] + torch.arange(width, device=slot.device)
+            place = (rows[:, None].expand_as(columns), columns)
+            embeds_BLE = embeds_BLE.index_put(place, e.tokens.to(embeds_BLE.dtype))
+            mask_BL = mask_BL.index_put(place, e.carries.to(mask_BL.dtype))
+            slot = slot.index_add(0, rows, torch.full_like(rows, width))
+        return embeds_BLE, mask_BL
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def extend(self, prompted: Prompted, tokens_B: Tensor) -> Prompted:
+        """Return the sequence with one more token a row."""
+        return replace(
+            prompted,
+            embeds_BLE=torch.cat([prompted.embeds_BLE, self._embed(tokens_B[:, None])], 1),
+            mask_BL=torch.cat([prompted.mask_BL, torch.ones_like(tokens_B)[:, None]], 1),
+        )
+
+    # ---- running ----------------------------------------------------------------------------
+
+    def hold(self, alpha_BP: Tensor | None) -> AbstractContextManager[None]:
+        """Hold a batch's expert weights; nothing to hold without M3OE."""
+        if self.gate is None or alpha_BP is None:
+            return nullcontext()
+        return self.gate.hold(alpha_BP)
+
+    def hidden(self, prompted: Prompted, **cache: Any) -> Any:
+        """Run the LLM without its head; the gate must be held."""
+        llm = self.causal_lm
+        decoder = getattr(llm, llm.base_model_prefix)
+        return decoder(
+            inputs_embeds=prompted.embeds_BLE,
+            attention_mask=prompted.mask_BL,
+            position_ids=prompted.position_ids,
+            **cache,
+        )
+
+    def head(self, hidden_NE: Tensor, rows_N: Tensor) -> Tensor:
+        """Return logits (N, vocabulary) at gathered positions of the examples ``rows_N``."""
+        head = cast(nn.Module, self.causal_lm.get_output_embeddings())
+        with self.gate.at_rows(rows_N) if self.gate else nullcontext():
+            logits: Tensor = head(hidden_NE)
+        return logits
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, with adapted layers where there are any."""
+        return self.llm.get_base_model() if hasattr(self.llm, "get_base_model") else self.llm
+
+    def loss(self, prompted: Prompted) -> tuple[Tensor, Tensor]:
+        """Next-token cross-entropy on the answer tokens only; the gate must be held.
+
+        Returns:
+            The mean over examples of the mean over an example's answer tokens, with its graph,
+            and each example's own mean, (B,), detached.
+        """
+        hidden_BLE = self.hidden(prompted, use_cache=False).last_hidden_state
+        rows = prompted.answer_rows_A
+        logits = self.head(hidden_BLE[rows, prompted.answer_columns_A], rows)
+        nats_A = F.cross_entropy(logits.float(), prompted.answer_ids_A, reduction="none")
+        size = prompted.mask_BL.shape[0]
+        count_B = torch.bincount(rows, minlength=size)
+        nats_B = torch.zeros(size, device=nats_A.device).index_add(0, rows, nats_A) / count_B
+        return nats_B.mean(), nats_B.detach()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One training pass: the mean loss, and each example's loss (B,), detached.
+
+        The gate stays held, because backward may recompute activations: call ``release`` after
+        backward. Modality groups that the batch lacks run on one blank row times zero, so that
+        all workers run the same modules in the same order.
+        """
+        prompted = self.prompt(batch, [e.answer for e in batch.examples])
+        embeds_BLE = prompted.embeds_BLE
+        for group in self.light.groups:
+            if not any(m in batch.inputs for m in self.light.groups[group]):
+                embeds_BLE = embeds_BLE + 0.0 * self._blank_token(group)
+        prompted = replace(prompted, embeds_BLE=embeds_BLE)
+        if self.gate is not None and prompted.alpha_BP is not None:
+            self.gate.set(prompted.alpha_BP)
+        return self.loss(prompted)
+
+    def release(self) -> None:
+        """Let go of the last batch's expert weights."""
+        if self.gate is not None:
+            self.gate.clear()
+
+    def _blank_token(self, group: str) -> Tensor:
+        """Return a scalar-like (E,) token of a row without any observation."""
+        encoder, dtype = self.light.encoders[group], next(self.light.parameters()).dtype
+        blank = self.light.blank_row(group)
+        observed = None if blank.observed is None else blank.observed.to(self.device)
+        tokens, carries = encoder(blank.values.to(self.device, dtype), observed)
+        aligned, _ = self.aligners[group](tokens, carries)
+        total: Tensor = aligned.sum((0, 1))
+        return total
+
+
+def _to_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
+    inputs = {
+        m: ModalityRows(r.rows, r.values.to(dtype), r.observed) for m, r in batch.inputs.items()
+    }
+    return Batch(examples=batch.examples, inputs=inputs)

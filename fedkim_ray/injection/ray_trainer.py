@@ -1,0 +1,171 @@
+"""One round of injection as a Ray Train run with DeepSpeed inside.
+
+The run's workers read what the round starts from out of the run folder, and rank 0 publishes
+what it ends with there: files are the interface, so a lost worker or driver loses nothing
+published.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Empty, Queue
+
+from fedkim_ray.config import Recipe
+from fedkim_ray.data.loading import load_samples
+from fedkim_ray.data.root import read_card
+from fedkim_ray.data.tasks import task_table
+from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.round_files import publish_round, read_round_start
+from fedkim_ray.injection.training import build_engine, read_state, train_steps
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import TaskId
+
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectionPlan:
+    """One round of injection, in plain values."""
+
+    recipe: Recipe
+    tasks: tuple[TaskId, ...]
+    """Trained tasks whose public data are drawn from."""
+    round_index: int
+    aggregated_url: str
+    """Published encoders of this round."""
+    previous_url: str | None
+    """The last round's published injection; None in the first round."""
+    out_url: str
+    """Where this round's injection is published."""
+
+
+def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
+    """Run one round of injection to its published end.
+
+    Args:
+        plan: What to do.
+        scratch: A folder for Ray Train's own bookkeeping.
+        on_step: Called in this process with (step over all rounds, loss).
+
+    Raises:
+        EnvironmentProblemError: the workers could not finish; the text has the cause.
+    """
+    injection = plan.recipe.injection
+    progress = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"plan": plan, "progress": progress},
+        scaling_config=ScalingConfig(
+            num_workers=injection.num_workers,
+            use_gpu=injection.use_gpu,
+            resources_per_worker={
+                "CPU": injection.cpus_per_worker,
+                **({"GPU": 1} if injection.use_gpu else {}),
+            },
+        ),
+        torch_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
+        run_config=RunConfig(
+            # Ray Train restores a repeated name: every attempt has one of its own.
+            name=f"injection-{plan.round_index}-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=injection.max_failures),
+        ),
+    )
+    try:
+        _fit(trainer, progress, on_step)
+    finally:
+        progress.shutdown(force=True)
+
+
+def _fit(trainer: TorchTrainer, progress: Queue, on_step: OnStep) -> None:
+    """Run ``fit`` beside a loop that passes progress on, so that Ctrl-C reaches this thread."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # told to the caller below
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="injection", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        _drain(progress, on_step, timeout_s=0.5)
+    _drain(progress, on_step, timeout_s=0.0)
+    if failure:
+        raise EnvironmentProblemError(
+            f"Injection did not finish: {_root_cause(failure[0])}",
+            "Its workers run to the end of the round.",
+            "Mend the cause and resume the run with --resume; published rounds are kept.",
+        ) from failure[0]
+
+
+def _drain(progress: Queue, on_step: OnStep, timeout_s: float) -> None:
+    try:
+        while True:
+            step, loss = progress.get(block=timeout_s > 0, timeout=timeout_s or None)
+            on_step(step, loss)
+    except Empty:
+        return
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the last line of what went wrong first, in one of the workers."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    worst = next(iter(failures.values()), error)
+    cause = getattr(worst, "cause", None) or getattr(worst, "base_exc", None) or worst
+    return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Train in one worker; all ranks run this."""
+    plan: InjectionPlan = config["plan"]
+    recipe, injection = plan.recipe, plan.recipe.injection
+    rank = ray.train.get_context().get_world_rank()
+    _prepare_process(injection.use_gpu, injection.threads_per_worker)
+
+    root = Folder.at(recipe.data.root)
+    card = read_card(root)
+    base = load_base(recipe.base.name, recipe.base.dtype, recipe.base.revision)
+    torch.manual_seed(recipe.seed)
+    model = InjectedModel(base, injection, recipe.encoders, card.spec, task_table(recipe.tasks))
+    model.to(base.llm.dtype)
+    start = read_round_start(model, plan.aggregated_url, plan.previous_url)
+    engine = build_engine(model, start, injection, recipe.base.dtype)
+    samples = {t: load_samples(root / "public" / t / "train", card.spec) for t in plan.tasks}
+    log = train_steps(
+        engine,
+        model,
+        samples,
+        injection,
+        seed=recipe.seed,
+        first_step=start.step,
+        total_steps=recipe.federation.rounds * injection.steps_per_round,
+        rank=rank,
+        on_step=lambda step, loss: config["progress"].put((step, loss)) if rank == 0 else None,
+    )
+    state = read_state(engine, model, start.step + injection.steps_per_round)
+    if rank == 0:
+        publish_round(Folder.at(plan.out_url), model, state, log, base.fingerprint)
+    ray.train.report({"loss": log.loss[-1], "step": state.step})
+
+
+def _prepare_process(use_gpu: bool, threads: int) -> None:
+    torch.set_num_threads(threads)
+    if use_gpu:
+        return
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed.ops
+
+    # Else DeepSpeed compiles this operator on first use, and fails where there is no compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

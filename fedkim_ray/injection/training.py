@@ -1,0 +1,227 @@
+"""One round of injection: some optimizer steps of the injected model on public data.
+
+Plain torch and DeepSpeed, no Ray: ``ray_trainer.py`` wraps this once.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkim_ray.config import InjectionConfig
+from fedkim_ray.data.loading import Batch, SampleSet, collate
+from fedkim_ray.errors import TrainingDivergedError
+from fedkim_ray.injection.deepspeed_config import deepspeed_config
+from fedkim_ray.injection.draws import Draw, draw_batches
+from fedkim_ray.injection.engine_state import (
+    read_masters,
+    read_moments,
+    write_masters,
+    write_moments,
+)
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.types import TaskId
+
+MAX_BAD_STEPS = 3
+"""Steps in a row with a NaN or infinite loss before injection gives up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectionState:
+    """All that injection carries from round to round; a checkpoint is exactly this."""
+
+    params: Mapping[str, Tensor]
+    """Trained parameters by name, float32."""
+    moments: Mapping[str, Tensor]
+    """Adam moments of all but the encoders, whose moments restart each round."""
+    step: int
+    """Steps taken over all rounds."""
+
+
+@dataclass(slots=True)
+class StepLog:
+    """Losses of one round, for the reports."""
+
+    steps: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    loss_by_task: dict[TaskId, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def add(self, step: int, losses: list[tuple[TaskId, float]]) -> None:
+        """Record one step's loss per example."""
+        self.steps.append(step)
+        self.loss.append(sum(x for _, x in losses) / len(losses))
+        for task in sorted({t for t, _ in losses}):
+            mine = [x for t, x in losses if t == task]
+            self.loss_by_task.setdefault(task, []).append((step, sum(mine) / len(mine)))
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a trained parameter belongs to an encoder, which clients average each round."""
+    return name.startswith("light.encoders.")
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Rise linearly over the warm-up, then fall linearly to 0 at the end of the whole run.
+
+    Args:
+        step: The step about to be taken, from 0.
+        total_steps: Steps of all rounds together.
+        warmup_fraction: Share of them that is warm-up.
+    """
+    warmup = max(1, round(warmup_fraction * total_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+
+
+def build_engine(
+    model: InjectedModel, state: InjectionState | None, injection: InjectionConfig, dtype: str
+) -> Any:
+    """Return a DeepSpeed engine that starts from ``state``, to the bit in its masters.
+
+    The engine is built anew each round, so that aggregated encoders enter its master weights.
+    """
+    import deepspeed
+
+    if state is not None:
+        load_params(model, state.params)
+    trained = model.trained_parameters()
+    precise = {n: p.detach().float().clone() for n, p in trained.items()}
+    if state is not None:
+        precise |= dict(state.params)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(trained, injection),
+        lr=injection.lr,
+        betas=injection.betas,
+        weight_decay=injection.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        model_parameters=list(trained.values()),
+        optimizer=optimizer,
+        config=deepspeed_config(injection, dtype),
+    )
+    write_masters(engine, trained, precise)
+    moments = {} if state is None else state.moments
+    write_moments(engine, trained, moments, 0 if state is None else state.step)
+    return engine
+
+
+def load_params(model: InjectedModel, params: Mapping[str, Tensor]) -> None:
+    """Copy trained parameters into the module, before an engine is built around it."""
+    with torch.no_grad():
+        for name, parameter in model.trained_parameters().items():
+            parameter.copy_(params[name])
+
+
+def read_state(engine: Any, model: InjectedModel, step: int) -> InjectionState:
+    """Return what the next round starts from; collective over all ranks."""
+    trained = model.trained_parameters()
+    kept = {n: p for n, p in trained.items() if not is_encoder(n)}
+    return InjectionState(
+        params=read_masters(engine, trained), moments=read_moments(engine, kept), step=step
+    )
+
+
+def train_steps(
+    engine: Any,
+    model: InjectedModel,
+    samples: Mapping[TaskId, SampleSet],
+    injection: InjectionConfig,
+    *,
+    seed: int,
+    first_step: int,
+    total_steps: int,
+    rank: int,
+    on_step: Callable[[int, float], None],
+) -> StepLog:
+    """Take ``injection.steps_per_round`` optimizer steps and return their losses.
+
+    Args:
+        engine: From ``build_engine``.
+        model: The module inside the engine.
+        samples: Public examples by task.
+        injection: The recipe's section.
+        seed: Seed of the run; with the step it fixes the batches and the dropout.
+        first_step: Steps taken in earlier rounds.
+        total_steps: Steps of all rounds, for the learning rate.
+        rank: This worker's part of every batch.
+        on_step: Called after each step with the step and its loss.
+
+    Raises:
+        TrainingDivergedError: the loss was not finite in several steps in a row.
+    """
+    sizes = {task: len(s) for task, s in samples.items()}
+    draws = draw_batches(sizes, injection.task_weights, injection.batch_size, seed, first_step)
+    log, num_bad = StepLog(), 0
+    model.train()
+    for offset, drawn in enumerate(islice(draws, injection.steps_per_round)):
+        step = first_step + offset
+        torch.manual_seed(1_000_003 * seed + 1009 * step + rank)
+        _set_learning_rates(engine, step, total_steps, injection)
+        losses = _one_step(engine, model, _parts(drawn, samples, injection, rank, model))
+        log.add(step, losses)
+        num_bad = 0 if math.isfinite(log.loss[-1]) else num_bad + 1
+        if num_bad >= MAX_BAD_STEPS:
+            raise TrainingDivergedError(
+                f"The injection loss was {log.loss[-1]} in {num_bad} steps up to step {step}.",
+                "A loss is finite.",
+                "Lower injection.lr, or use base.dtype float32; nothing was published.",
+            )
+        on_step(step, log.loss[-1])
+    return log
+
+
+def _one_step(engine: Any, model: InjectedModel, parts: list[Batch]) -> list[tuple[TaskId, float]]:
+    """Run forward and backward over each part, step once, return each example's loss."""
+    losses = []
+    for part in parts:
+        try:
+            mean, each_B = engine(part)
+            engine.backward(mean)
+        finally:
+            model.release()
+        engine.step()
+        losses += [(e.task, x) for e, x in zip(part.examples, each_B.tolist(), strict=True)]
+    return losses
+
+
+def _parts(
+    drawn: list[Draw],
+    samples: Mapping[TaskId, SampleSet],
+    injection: InjectionConfig,
+    rank: int,
+    model: InjectedModel,
+) -> list[Batch]:
+    """Return this rank's share of a batch, in ``gradient_accumulation`` parts."""
+    mine = drawn[rank :: injection.num_workers]
+    size = len(mine) // injection.gradient_accumulation
+    examples = [samples[d.task][d.index] for d in mine]
+    return [
+        collate(examples[start : start + size], model.light.spec)
+        for start in range(0, len(examples), size)
+    ]
+
+
+def _parameter_groups(
+    trained: Mapping[str, nn.Parameter], injection: InjectionConfig
+) -> list[dict[str, Any]]:
+    """Encoders learn at a rate of their own and restart their moments each round."""
+    encoders = [p for n, p in trained.items() if is_encoder(n)]
+    others = [p for n, p in trained.items() if not is_encoder(n)]
+    return [
+        {"params": others, "base_lr": injection.lr, "keeps_moments": True},
+        {"params": encoders, "base_lr": injection.encoder_lr, "keeps_moments": False},
+    ]
+
+
+def _set_learning_rates(
+    engine: Any, step: int, total_steps: int, injection: InjectionConfig
+) -> None:
+    factor = learning_rate_factor(step, total_steps, injection.warmup_fraction)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = factor * group["base_lr"]

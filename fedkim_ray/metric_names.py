@@ -1,0 +1,140 @@
+"""Every metric this package exports: one table, with unit, help and labels.
+
+Dashboards and alert rules are tested against this file. Names carry their unit, as Prometheus
+asks; Ray's exporter puts ``ray_`` in front of them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Bucket edges from a served request to a long round, about three a decade."""
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+"""Bucket edges for batches."""
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Bucket edges for weights between 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One time series, or one per combination of label values."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    """``seconds``, ``bytes``, ``1`` for a count or a ratio."""
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper edges of a histogram's buckets, positive and rising."""
+
+
+# Federation, set by the driver.
+ROUND_INDEX = Metric("fedkim_round_index", "gauge", "1", "Rounds finished in this run.")
+ROUND_SECONDS = Metric(
+    "fedkim_round_seconds",
+    "histogram",
+    "seconds",
+    "Client updates and aggregation of one round.",
+    buckets=SECONDS,
+)
+CLIENT_SECONDS = Metric(
+    "fedkim_client_seconds",
+    "histogram",
+    "seconds",
+    "Training and validation of one client in one round.",
+    ("client",),
+    SECONDS,
+)
+CLIENT_LOSS = Metric(
+    "fedkim_client_loss",
+    "gauge",
+    "1",
+    "A client's mean training loss in its last round.",
+    ("client",),
+)
+CLIENT_EXAMPLES = Metric(
+    "fedkim_client_examples_total",
+    "counter",
+    "1",
+    "Examples a client trained a parameter group on, counted once a round.",
+    ("client", "group"),
+)
+UPDATE_NORM = Metric(
+    "fedkim_update_norm",
+    "gauge",
+    "1",
+    "Euclidean norm of a client's last update.",
+    ("client",),
+)
+CLIENT_FAILURES = Metric(
+    "fedkim_client_failures_total",
+    "counter",
+    "1",
+    "Rounds that a client took no part in, by cause.",
+    ("client", "cause"),
+)
+LATE_UPDATES = Metric(
+    "fedkim_late_updates_total",
+    "counter",
+    "1",
+    "Updates that came after their round had ended and were discarded.",
+    ("client",),
+)
+BYTES = Metric(
+    "fedkim_bytes_total",
+    "counter",
+    "bytes",
+    "Parameters sent to clients (down) and updates received from them (up).",
+    ("direction",),
+)
+
+# Injection, set by its first worker.
+INJECTION_LOSS = Metric(
+    "fedkim_injection_loss",
+    "gauge",
+    "1",
+    "Cross-entropy of the answer tokens in the last logged step.",
+    ("task",),
+)
+INJECTION_STEPS = Metric("fedkim_injection_steps_total", "counter", "1", "Optimizer steps taken.")
+INJECTION_STEP_SECONDS = Metric(
+    "fedkim_injection_step_seconds",
+    "histogram",
+    "seconds",
+    "One optimizer step.",
+    buckets=SECONDS,
+)
+
+# Serving, set by replicas.
+REQUESTS = Metric(
+    "fedkim_requests_total",
+    "counter",
+    "1",
+    "Requests answered, by HTTP status.",
+    ("task", "status"),
+)
+REQUEST_SECONDS = Metric(
+    "fedkim_request_seconds",
+    "histogram",
+    "seconds",
+    "From arrival to the last byte of the answer.",
+    ("task",),
+    SECONDS,
+)
+BATCH_SIZE = Metric(
+    "fedkim_batch_size", "histogram", "1", "Rows in one forward pass.", buckets=ROWS
+)
+EXPERT_WEIGHT = Metric(
+    "fedkim_expert_weight",
+    "histogram",
+    "1",
+    "Weight alpha of an expert in answered requests.",
+    ("task", "expert"),
+    SHARES,
+)
+QUEUE_LENGTH = Metric("fedkim_queue_length", "gauge", "1", "Requests waiting for a batch.")
+TOKENS = Metric("fedkim_tokens_total", "counter", "1", "Tokens generated.")
+
+METRICS: dict[str, Metric] = {m.name: m for m in list(globals().values()) if isinstance(m, Metric)}
+"""All of the above, by name."""

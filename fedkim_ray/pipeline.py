@@ -1,0 +1,243 @@
+"""One run of FedKIM, top to bottom.
+
+    for each round:
+        clients train encoders and heads on their own data      (knowledge extraction)
+        the server averages them, group by group                (aggregation)
+        M3OE, aligners and encoders learn on public data        (injection)
+        the injected encoders become the clients' next base
+    the last round becomes a bundle
+
+Every step publishes its result before the next begins, and starts from what was published: a
+run that is killed and resumed takes the same steps from the same files.
+
+Source: FedKIM, algorithm 1. https://arxiv.org/abs/2408.10276
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.bundle.write import write_bundle
+from fedkim_ray.config import Recipe
+from fedkim_ray.data.root import DatasetCard, read_card
+from fedkim_ray.data.tasks import task_table
+from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.errors import DataError, RecipeError
+from fedkim_ray.federation.aggregation import ServerState, state_from_tensors, state_tensors
+from fedkim_ray.federation.coordinator import Clients, run_round
+from fedkim_ray.federation.ray_clients import open_clients
+from fedkim_ray.federation.strategies import build_strategy
+from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
+from fedkim_ray.injection.round_files import encoders_of, read_injection
+from fedkim_ray.ray_session import ray_session
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.storage import Folder, is_published, open_published, publish
+from fedkim_ray.types import ClientId, Task, TaskId
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+AGGREGATED = "aggregated"
+AGGREGATED_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Who trains what: resolved from recipe and data card before any work starts."""
+
+    card: DatasetCard
+    tasks: Mapping[TaskId, Task]
+    trained: tuple[Task, ...]
+    tasks_by_client: Mapping[ClientId, tuple[Task, ...]]
+
+
+def plan_run(recipe: Recipe) -> RunPlan:
+    """Resolve a recipe against its data root and base model.
+
+    Raises:
+        DataError: the data root is absent, or lacks a client or a task's public data.
+        RecipeError: a named task is unknown or not a trained one.
+        BaseModelError: the base model is not there.
+    """
+    card = read_card(Folder.at(recipe.data.root))
+    tasks = task_table(recipe.tasks)
+    trained = _trained_tasks(recipe, card, tasks)
+    clients = _clients(recipe, card)
+    by_client = {
+        client: tuple(task for task in trained if task.id in card.tasks_of(client))
+        for client in clients
+    }
+    LightModel(recipe.encoders, card.spec, trained)  # refuses impossible encoders early
+    find_base(recipe.base.name, recipe.base.revision)
+    return RunPlan(card, tasks, trained, {c: t for c, t in by_client.items() if t})
+
+
+def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
+    """Run, or go on with, a whole recipe; returns the finished bundle's facts."""
+    recipe, plan = run.recipe, plan_run(run.recipe)
+
+    def tell(event: Mapping[str, Any]) -> None:
+        run.log(event)
+        on_event(event)
+
+    first = run.rounds_done()
+    tell(
+        {
+            "event": "run_started",
+            "run_id": run.run_id,
+            "rounds": recipe.federation.rounds,
+            "first": first,
+            "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="fedkim-") as scratch:
+        if first < recipe.federation.rounds:
+            with (
+                ray_session(recipe, len(plan.tasks_by_client)),
+                _clients_of(run, plan, scratch, tell) as clients,
+            ):
+                for r in range(first, recipe.federation.rounds):
+                    if not is_published(run.aggregated(r)):
+                        _federate(run, _state_before(run, plan, r), clients, r, tell)
+                    _inject(run, plan, r, scratch, tell)
+    return _finish(run, plan, tell)
+
+
+def _federate(
+    run: RunFolder, state: ServerState, clients: Clients | None, r: int, tell: OnEvent
+) -> None:
+    """Let the clients train, average them and publish; without clients the state stays."""
+    report: dict[str, Any] = {"round_index": r, "clients": [], "tasks": {}}
+    if clients is not None:
+        state, told = run_round(
+            build_strategy(run.recipe.federation.strategy),
+            state,
+            clients,
+            r,
+            federation=run.recipe.federation,
+            on_event=tell,
+        )
+        report = told.model_dump(mode="json")
+    encoders = {n: p for n, p in state.params.items() if n.startswith("encoders.")}
+    with publish(run.aggregated(r), AGGREGATED, AGGREGATED_VERSION) as out:
+        out.write_tensors("encoders.safetensors", encoders)
+        out.write_tensors("server.safetensors", state_tensors(state))
+        out.write_json("report.json", report)
+    valid = {t: m["auroc_after"] for t, m in report["tasks"].items() if "auroc_after" in m}
+    tell({"event": "aggregated", "round": r, "valid_auroc": valid})
+
+
+def _inject(run: RunFolder, plan: RunPlan, r: int, scratch: str, tell: OnEvent) -> None:
+    begun = time.monotonic()
+    tell({"event": "injection_started", "round": r, "steps": run.recipe.injection.steps_per_round})
+    inject_round(
+        InjectionPlan(
+            recipe=run.recipe,
+            tasks=tuple(task.id for task in plan.trained),
+            round_index=r,
+            aggregated_url=run.aggregated(r).url,
+            previous_url=run.injected(r - 1).url if r else None,
+            out_url=run.injected(r).url,
+        ),
+        scratch,
+        on_step=lambda step, loss: tell(
+            {"event": "injection_step", "round": r, "step": step, "loss": loss}
+        ),
+    )
+    log = run.injected(r).read_json("log.json")
+    seconds = time.monotonic() - begun
+    tell({"event": "injected", "round": r, "loss": log["loss"][-1], "seconds": seconds})
+
+
+def _state_before(run: RunFolder, plan: RunPlan, r: int) -> ServerState:
+    """Return the server's state before round ``r``, from what was published."""
+    strategy = build_strategy(run.recipe.federation.strategy)
+    if r == 0:
+        torch.manual_seed(run.recipe.seed)
+        light = LightModel(run.recipe.encoders, plan.card.spec, plan.trained)
+        return strategy.init(light.params())
+    folder = run.aggregated(r - 1)
+    open_published(folder, AGGREGATED, AGGREGATED_VERSION)
+    state = state_from_tensors(folder.read_tensors("server.safetensors"))
+    params, _, _ = read_injection(run.injected(r - 1))
+    return strategy.rebase(state, {**state.params, **encoders_of(params)})
+
+
+def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
+    """Publish the bundle of the last round."""
+    facts = write_bundle(
+        run.bundle,
+        run.injected(run.recipe.federation.rounds - 1),
+        run.recipe,
+        plan.card,
+        tuple(plan.tasks.values()),
+        tuple(plan.tasks_by_client) if run.recipe.federation.clients_train else (),
+    )
+    tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
+    return facts
+
+
+@contextmanager
+def _clients_of(
+    run: RunFolder, plan: RunPlan, scratch: str, tell: OnEvent
+) -> Iterator[Clients | None]:
+    """Start the clients for the length of a block; None where the recipe leaves them out."""
+    recipe = run.recipe
+    if not recipe.federation.clients_train:
+        yield None
+        return
+    tell({"event": "clients_starting", "clients": [*plan.tasks_by_client]})
+    with open_clients(
+        recipe.federation.execution,
+        client_ids=tuple(plan.tasks_by_client),
+        data_url=recipe.data.root,
+        spec=plan.card.spec,
+        encoders=recipe.encoders,
+        tasks_by_client=plan.tasks_by_client,
+        all_tasks=plan.trained,
+        federation=recipe.federation,
+        seed=recipe.seed,
+        run_id=run.run_id,
+        scratch=scratch,
+        on_event=tell,
+    ) as clients:
+        yield clients
+
+
+def _trained_tasks(
+    recipe: Recipe, card: DatasetCard, tasks: Mapping[TaskId, Task]
+) -> tuple[Task, ...]:
+    named = recipe.data.tasks
+    wrong = [t for t in named or () if t not in tasks or tasks[t].role != "train"]
+    if wrong:
+        raise RecipeError(
+            f"data.tasks names {wrong}.",
+            f"Trained tasks are {', '.join(t.id for t in tasks.values() if t.role == 'train')}.",
+            "Correct data.tasks in the recipe.",
+        )
+    chosen = [t for t in tasks.values() if t.role == "train" and (not named or t.id in named)]
+    lacking = [t.id for t in chosen if not card.num_examples(f"public/{t.id}/train/")]
+    if lacking:
+        raise DataError(
+            f"The data root {recipe.data.root!r} has no public data of {lacking}.",
+            "Injection draws from public/<task>/train of every trained task.",
+            "Name the tasks that it has in data.tasks.",
+        )
+    return tuple(chosen)
+
+
+def _clients(recipe: Recipe, card: DatasetCard) -> tuple[ClientId, ...]:
+    named = recipe.data.clients or card.clients
+    wrong = [client for client in named if client not in card.clients]
+    if wrong:
+        raise DataError(
+            f"data.clients names {wrong}.",
+            f"The data root has the clients {', '.join(card.clients) or 'none'}.",
+            "Correct data.clients in the recipe.",
+        )
+    return tuple(named)

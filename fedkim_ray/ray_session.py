@@ -1,0 +1,74 @@
+"""A Ray to run in: the cluster that is there, or a local one for as long as it is needed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from fedkim_ray.config import Recipe
+from fedkim_ray.errors import EnvironmentProblemError
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Of a local Ray; parameters of the light model are all that passes through it."""
+
+
+@contextmanager
+def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
+    """Connect to the cluster named by ``RAY_ADDRESS``, or start a local Ray and end it.
+
+    Raises:
+        EnvironmentProblemError: the cluster cannot be reached or lacks resources.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    needed = _cpus_needed(recipe, num_clients)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False)
+        else:
+            ray.init(
+                # Logical CPUs: a laptop's clients take turns on the cores that it has.
+                num_cpus=max(os.cpu_count() or 1, needed),
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                resources=_local_resources(recipe),
+            )
+    except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
+        raise EnvironmentProblemError(
+            f"Ray could not be started or reached: {str(error).splitlines()[0]}",
+            "A run needs a Ray cluster (RAY_ADDRESS) or starts a local one.",
+            "Check RAY_ADDRESS, or unset it for a local Ray.",
+        ) from error
+    try:
+        _require_cpus(needed)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _cpus_needed(recipe: Recipe, num_clients: int) -> int:
+    clients = num_clients * recipe.federation.cpus_per_client
+    injection = recipe.injection.num_workers * recipe.injection.cpus_per_worker
+    return int(-(-(clients * recipe.federation.clients_train + injection) // 1))
+
+
+def _local_resources(recipe: Recipe) -> dict[str, float]:
+    """Give a local Ray every custom resource that pins a client somewhere."""
+    resources: dict[str, float] = {}
+    for wanted in recipe.federation.client_resources.values():
+        for name, amount in wanted.items():
+            resources[name] = resources.get(name, 0.0) + amount
+    return resources
+
+
+def _require_cpus(needed: int) -> None:
+    has = ray.cluster_resources().get("CPU", 0.0)
+    if has < needed:
+        raise EnvironmentProblemError(
+            f"The Ray cluster has {has:g} CPUs.",
+            f"Clients and injection workers reserve {needed} at once.",
+            "Add nodes, or lower federation.cpus_per_client or injection.cpus_per_worker.",
+        )

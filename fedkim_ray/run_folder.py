@@ -1,0 +1,143 @@
+"""The folder of one run: what is in it, how a run starts there, and where it goes on.
+
+run.json, recipe.yaml               written at the start
+log.jsonl                           events, one JSON object a line
+rounds/0000/aggregated/             published after the clients' round
+    encoders.safetensors            what injection starts from
+    server.safetensors              the strategy's whole state
+    report.json                     who took part, losses, seconds, bytes, failures
+rounds/0000/injected/               published by injection (injection/round_files.py)
+bundle/                             published at the end (bundle/layout.py)
+evaluation/                         report.json, answers.parquet, report.html
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fedkim_ray.config import Recipe, dump_recipe, parse_recipe
+from fedkim_ray.errors import StorageError
+from fedkim_ray.storage import Folder, is_published
+
+FORMAT_VERSION = 1
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run's place on disk or in an object store."""
+
+    folder: Folder
+    run_id: str
+    recipe: Recipe
+
+    @classmethod
+    def create(cls, url: str, recipe: Recipe) -> "RunFolder":
+        """Start a run in an empty folder.
+
+        Raises:
+            StorageError: a run is there already; it is left as it is.
+        """
+        folder = Folder.at(url)
+        if folder.exists(RUN_FILE):
+            raise StorageError(
+                f"There is a run at {folder.url!r} already.",
+                "A new run starts in a folder of its own.",
+                "Go on with `--resume`, or choose another `--out`.",
+            )
+        run_id = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
+        folder.write_bytes(RECIPE_FILE, dump_recipe(recipe).encode())
+        folder.write_json(
+            RUN_FILE, {"format_version": FORMAT_VERSION, "run_id": run_id, "created": time.time()}
+        )
+        return cls(folder, run_id, recipe)
+
+    @classmethod
+    def open(cls, url: str, recipe: Recipe | None = None) -> "RunFolder":
+        """Open a run to go on with it or to look at it.
+
+        Args:
+            url: The run's folder.
+            recipe: Where given, it must be the recipe that the run was started with.
+
+        Raises:
+            StorageError: there is no run, or it is of another recipe or format version.
+        """
+        folder = Folder.at(url)
+        if not folder.exists(RUN_FILE):
+            raise StorageError(
+                f"There is no run at {folder.url!r}.",
+                f"A run's folder has a {RUN_FILE}.",
+                "Start one with `fedkim run RECIPE --out DIR`.",
+            )
+        facts = folder.read_json(RUN_FILE)
+        if facts["format_version"] != FORMAT_VERSION:
+            raise StorageError(
+                f"The run at {folder.url!r} has format version {facts['format_version']}.",
+                f"This release reads version {FORMAT_VERSION}.",
+                "Go on with the release that started it.",
+            )
+        own = parse_recipe(yaml.safe_load(folder.read_bytes(RECIPE_FILE)), folder.full(RECIPE_FILE))
+        if recipe is not None and recipe != own:
+            raise StorageError(
+                f"The run at {folder.url!r} was started with another recipe: "
+                f"{', '.join(_differences(own, recipe))} differ.",
+                "A run ends with the recipe it began with.",
+                "Resume without naming a recipe, or choose another `--out`.",
+            )
+        return cls(folder, facts["run_id"], own)
+
+    def aggregated(self, round_index: int) -> Folder:
+        """Where the clients' round is published."""
+        return self.folder / f"rounds/{round_index:04d}/aggregated"
+
+    def injected(self, round_index: int) -> Folder:
+        """Where the round's injection is published."""
+        return self.folder / f"rounds/{round_index:04d}/injected"
+
+    @property
+    def bundle(self) -> Folder:
+        """Where the finished model is published."""
+        return self.folder / "bundle"
+
+    @property
+    def evaluation(self) -> Folder:
+        """Where the finished model's scores lie."""
+        return self.folder / "evaluation"
+
+    def rounds_done(self) -> int:
+        """Return the number of rounds whose injection is published."""
+        done = 0
+        while is_published(self.injected(done)):
+            done += 1
+        return done
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append an event to the run's log."""
+        self.folder.append_line("log.jsonl", json.dumps({"time": time.time(), **event}))
+
+    def status(self) -> dict[str, Any]:
+        """Return where the run stands, in plain values."""
+        done, total = self.rounds_done(), self.recipe.federation.rounds
+        aggregated = is_published(self.aggregated(done)) if done < total else False
+        return {
+            "run_id": self.run_id,
+            "recipe": self.recipe.name,
+            "variant": self.recipe.variant,
+            "rounds_done": done,
+            "rounds": total,
+            "waiting_for_injection": aggregated,
+            "bundle": self.bundle.url if is_published(self.bundle) else None,
+            "evaluated": self.evaluation.exists("report.json"),
+        }
+
+
+def _differences(a: Recipe, b: Recipe) -> list[str]:
+    """Return the sections that differ."""
+    return [name for name in Recipe.model_fields if getattr(a, name) != getattr(b, name)]

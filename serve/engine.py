@@ -1,0 +1,99 @@
+"""What an engine is: questions in, label probabilities or a stream of words out.
+
+No HTTP and no Ray here. ``transformers_engine.py`` keeps this promise inside one process;
+``app.py`` keeps it across a Ray Serve handle.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.data.loading import Example
+from fedkim_ray.types import Task, TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """One question about one patient."""
+
+    task: Task
+    """A task of the bundle, or one that the asker described; it routes the experts."""
+    example: Example
+    """The patient's inputs and the question; its ``task`` is ``task.id``."""
+    max_new_tokens: int = 64
+    """Tokens generated at most; no meaning for ``score``."""
+    temperature: float = 0.0
+    """0 takes the most likely token; above, tokens are drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What an answer came from."""
+
+    bundle_version: str
+    expert_weights: tuple[float, ...] | None
+    """alpha, one weight an expert, summing to 1; None where the adapter has no experts."""
+    num_prompt_tokens: int
+    """Positions that the model read, modality tokens among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The answer to a yes/no question."""
+
+    probabilities: tuple[float, float]
+    """Of the task's two answer words; they sum to 1."""
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The next words of a generated answer."""
+
+    text: str
+    """May be empty: a token can be half a character."""
+    num_tokens: int
+    """Tokens generated so far."""
+    finish_reason: Literal["stop", "length"] | None
+    """Set on the last piece alone: the model ended, or ``max_new_tokens`` were reached."""
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What an engine serves."""
+
+    facts: BundleFacts
+    expert_weights: Mapping[TaskId, tuple[float, ...] | None]
+    """alpha of every task of the bundle, with all of its modalities present."""
+
+
+class Engine(Protocol):
+    """A model that answers; requests of different tasks may be under way at once."""
+
+    async def describe(self) -> Description:
+        """Return what is served.
+
+        Raises:
+            NotReadyError: the engine cannot answer now.
+        """
+        ...
+
+    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        """Return the label probabilities of yes/no questions, in order.
+
+        Raises:
+            OverloadedError: too many requests wait.
+            FieldError: a question is too long for the model.
+        """
+        ...
+
+    def generate(self, request: EngineRequest) -> AsyncIterator[Piece]:
+        """Yield an answer piece by piece; closing the iterator cancels the rest.
+
+        Raises:
+            OverloadedError: too many requests wait.
+            FieldError: the question is too long for the model.
+        """
+        ...

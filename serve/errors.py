@@ -1,0 +1,84 @@
+"""Errors of the served model, each with the HTTP status it becomes.
+
+The text says what came, what was expected and what to do next; it never holds a value of a
+patient's data. ``field`` is the path of the offending field in the request's JSON.
+"""
+
+from typing import ClassVar
+
+from fedkim_ray.errors import RequestError
+
+
+class ServingError(RequestError):
+    """Base class: a request that is answered with an error.
+
+    Args:
+        came: What was found.
+        expected: What would have been right.
+        remedy: What the sender can do about it.
+        field: Path of the field in the request's JSON; empty where no field is to blame.
+    """
+
+    status: ClassVar[int] = 400
+    kind: ClassVar[str] = "invalid_request_error"
+    """OpenAI's ``error.type``."""
+    code: ClassVar[str] = "invalid_value"
+    """OpenAI's ``error.code``; also the cause in metrics."""
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, came: str, expected: str, remedy: str, field: str = "") -> None:
+        super().__init__(came, expected, remedy)
+        self.args = (came, expected, remedy, field)
+        self.field = field
+
+
+class FieldError(ServingError):
+    """A field of the request has an impossible value."""
+
+
+class TooLargeError(ServingError):
+    """The request is larger than this service reads."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnknownNameError(ServingError):
+    """The request names a task, model or sample that is not here."""
+
+    status = 404
+    code = "not_found"
+
+
+class UnauthorizedError(ServingError):
+    """The request has no valid API key."""
+
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+
+
+class OverloadedError(ServingError):
+    """More requests wait than this service holds."""
+
+    status = 503
+    kind = "server_error"
+    code = "overloaded"
+    retry_after_s = 2
+
+
+class NotReadyError(ServingError):
+    """The model cannot answer now."""
+
+    status = 503
+    kind = "server_error"
+    code = "not_ready"
+    retry_after_s = 5
+
+
+class DeadlineError(ServingError):
+    """The answer took longer than a request may take."""
+
+    status = 504
+    kind = "server_error"
+    code = "deadline"

@@ -1,0 +1,176 @@
+"""What requests look like; what answers look like is in ``answers.py``.
+
+The chat request is OpenAI's, with two content parts and one field more. Unknown fields are
+refused by name, because a parameter that is silently ignored gives an answer that nobody asked
+for.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A JSON number; no string, no true or false, no NaN."""
+Hourly = Finite | None | list[Finite | None]
+"""One value, or one an hour; null where nothing was measured."""
+
+
+class Sent(BaseModel):
+    """A part of a request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageUrl(Sent):
+    """An image inside the request."""
+
+    url: str = Field(
+        description="`data:image/png;base64,…` or `data:image/jpeg;base64,…`. Remote addresses "
+        "are refused: this server fetches nothing."
+    )
+    detail: Literal["auto", "low", "high"] = Field(
+        "auto", description="OpenAI's hint; images are always scaled to the model's own size."
+    )
+
+
+class Ecg(Sent):
+    """An electrocardiogram."""
+
+    leads: list[str] = Field(
+        min_length=1,
+        max_length=64,
+        description="Name of each row of `data`, such as I, II, V1. The leads that the model "
+        "reads (see /v1/tasks) must be among them; capitals do not matter.",
+    )
+    sampling_rate_hz: Finite = Field(
+        ge=10, le=10_000, description="Samples a second; resampled to the model's own rate."
+    )
+    unit: Literal["mV", "uV"] = Field("mV", description="Unit of `data`.")
+    data: list[list[Finite]] = Field(
+        min_length=1,
+        max_length=64,
+        description="Leads x samples. Cut or padded with zeros at the end to the model's length; "
+        "at least one second.",
+    )
+
+
+Series = Annotated[
+    dict[Literal["lab", "vital", "input", "output"], dict[str, Hourly]],
+    Field(
+        description="`{modality: {feature: value or list}}`. Names, units and bounds are those of "
+        "/v1/tasks. A list has one value an hour from the first hour on; null, a feature left out "
+        "and hours after the list's end mean: not measured."
+    ),
+]
+
+
+class TextPart(Sent):
+    """Words."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Sent):
+    """An image, as OpenAI sends it."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class EcgPart(Sent):
+    """An electrocardiogram."""
+
+    type: Literal["input_ecg"]
+    input_ecg: Ecg
+
+
+class SeriesPart(Sent):
+    """Laboratory values, vital signs, inputs and outputs."""
+
+    type: Literal["input_series"]
+    input_series: Series
+
+
+Part = Annotated[TextPart | ImagePart | EcgPart | SeriesPart, Field(discriminator="type")]
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+Content = Annotated[
+    list[Part],
+    BeforeValidator(_as_parts, json_schema_input_type=str | list[Part]),
+]
+
+
+class Message(Sent):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content = Field(
+        description="Words, or a list of parts. Images, ECGs and series are taken from all "
+        "messages of the user, at most one of each in a chat."
+    )
+    name: str | None = Field(None, description="OpenAI's field; has no effect.")
+
+
+class StreamOptions(Sent):
+    """OpenAI's options of a stream."""
+
+    include_usage: bool = Field(False, description="Send a last chunk with the token counts.")
+
+
+class ChatRequest(Sent):
+    """OpenAI's chat completion request."""
+
+    model: str = Field(description="The id that /v1/models gives.")
+    messages: list[Message] = Field(
+        min_length=1,
+        description="The last message is the user's; its last text is the question. Text before "
+        "it (system messages, earlier turns, earlier parts) goes to the model ahead of it.",
+    )
+    task: str | None = Field(
+        None,
+        max_length=2000,
+        description="A task's id (see /v1/tasks), or a description of a new task in a sentence, "
+        "by which the experts are routed. Inferred from inputs and question where absent; the "
+        "answer says so.",
+    )
+    stream: bool = Field(False, description="Send the answer word by word as server-sent events.")
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(
+        None, ge=1, description="Tokens generated at most; 64 where absent. Yes/no needs none."
+    )
+    max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`.")
+    temperature: Finite = Field(
+        0.0, ge=0.0, le=2.0, description="0 (default) always takes the most likely token."
+    )
+    n: Literal[1] = Field(1, description="One answer a request.")
+    user: str | None = Field(None, description="OpenAI's field; has no effect and is not kept.")
+
+
+class PatientInput(Sent):
+    """One patient's inputs."""
+
+    image: str | None = Field(
+        None, description="A data: URL of a PNG or JPEG image, as in `image_url.url` of a chat."
+    )
+    ecg: Ecg | None = None
+    series: Series | None = None
+    text: str | None = Field(None, description="A note or report that goes ahead of the question.")
+    question: str | None = Field(
+        None, min_length=1, description="What to ask; the task's own question where absent."
+    )
+
+
+class PredictRequest(Sent):
+    """One task asked about one or many patients."""
+
+    inputs: list[PatientInput] = Field(
+        min_length=1, description="Patients; answered in this order. Their number is limited."
+    )
+    max_tokens: int = Field(
+        16, ge=1, description="Tokens generated at most; yes/no tasks generate none."
+    )

@@ -1,0 +1,243 @@
+"""The embedded engine: transformers on CPU or GPU, one loop that owns the model.
+
+Callers put questions into a waiting room; a worker thread takes what waits, whatever its tasks,
+and runs it as the rows of one batch, each row with its own expert weights. Between two tokens of
+a generated answer the loop scores and starts others, so nobody waits for a long answer's end.
+"""
+
+import asyncio
+import logging
+import threading
+import traceback
+from collections.abc import AsyncIterator, Sequence
+
+import torch
+
+from fedkim_ray import telemetry
+from fedkim_ray.bundle.read import LoadedBundle
+from fedkim_ray.data.loading import Batch, collate
+from fedkim_ray.injection.inference import asking, score
+from fedkim_ray.injection.model import InjectedModel, Prompted
+from fedkim_ray.metric_names import BATCH_SIZE, QUEUE_LENGTH
+from serve.budget import PositionBudget
+from serve.decoding import DecodingBatch
+from serve.engine import Description, EngineRequest, Origin, Piece, Scored
+from serve.errors import NotReadyError
+from serve.waiting import ScoreJob, StreamJob, WaitingRoom
+
+log = logging.getLogger(__name__)
+
+
+class TransformersEngine:
+    """Answers from a loaded bundle."""
+
+    def __init__(
+        self,
+        bundle: LoadedBundle,
+        *,
+        max_batch: int = 16,
+        max_decoding: int = 4,
+        max_waiting: int = 256,
+        device: str | None = None,
+    ) -> None:
+        """Start the loop.
+
+        Args:
+            bundle: The model; nobody else may run it from now on.
+            max_batch: Rows in one forward pass.
+            max_decoding: Batches of generated answers that are under way at once.
+            max_waiting: Requests that wait; further ones are refused.
+            device: Where the model runs; a GPU where there is one.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.facts = bundle.facts
+        self.model: InjectedModel = bundle.model.to(device)
+        self.max_batch = max_batch
+        self.max_decoding = max_decoding
+        self.weights = _weights_by_task(self.model)
+        self._budget = PositionBudget(self.model)
+        self._room = WaitingRoom(max_waiting)
+        self._decoding: list[DecodingBatch] = []
+        self._thread = threading.Thread(target=self._loop, name="fedkim-engine", daemon=True)
+        self._thread.start()
+
+    # ---- the callers' side ------------------------------------------------------------------
+
+    async def describe(self) -> Description:
+        """Return what is served; see ``Engine``."""
+        self.require_alive()
+        return Description(facts=self.facts, expert_weights=self.weights)
+
+    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        """Return the label probabilities of yes/no questions, in order; see ``Engine``."""
+        jobs = [ScoreJob(request) for request in requests]
+        self._room.enter(*jobs)
+        return list(await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs)))
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[Piece]:
+        """Yield an answer piece by piece; see ``Engine``."""
+        pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def emit(item: Piece | Exception) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, item)
+
+        job = StreamJob(request, emit)
+        self._room.enter(job)
+        try:
+            while True:
+                item = await pieces.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish_reason:
+                    return
+        finally:
+            job.cancelled.set()
+
+    def require_alive(self) -> None:
+        """Raise where the loop has ended.
+
+        Raises:
+            NotReadyError: it has.
+        """
+        if self._room.closed or not self._thread.is_alive():
+            raise NotReadyError(
+                "The engine's loop has ended.", "It answers while it runs.", "Ask again later."
+            )
+
+    def close(self) -> None:
+        """End the loop; questions that still wait get an error."""
+        self._room.close()
+        self._thread.join(timeout=30)
+
+    # ---- the loop's side --------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._room.closed:
+            if not self._decoding:
+                self._room.wait()
+            self._score_waiting()
+            self._start_waiting()
+            for batch in self._decoding:
+                _step(batch)
+            self._decoding = [batch for batch in self._decoding if batch.active]
+            telemetry.set_gauge(QUEUE_LENGTH, len(self._room))
+        self._refuse_the_rest()
+
+    def _score_waiting(self) -> None:
+        fitting = []
+        for job in self._room.take_scores(self.max_batch):
+            if problem := self._budget.problem(job.request, num_new=1):
+                job.answer.set_exception(problem)
+            else:
+                fitting.append(job)
+        if fitting:
+            self._score(fitting)
+
+    def _score(self, jobs: Sequence[ScoreJob]) -> None:
+        """Answer a batch; where it fails, row by row, so that a bad row fails alone."""
+        try:
+            answers = self._scored([job.request for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].answer.set_exception(_broken(error))
+                return
+            for job in jobs:
+                self._score([job])
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            job.answer.set_result(answer)
+
+    def _scored(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        with asking(self.model, [r.task for r in requests]):
+            batch, prompted = self._prompt(requests)
+            pairs = score(self.model, batch, prompted).tolist()
+        return [
+            Scored(probabilities=(no, yes), origin=origin)
+            for (no, yes), origin in zip(pairs, self._origins(prompted), strict=True)
+        ]
+
+    def _start_waiting(self) -> None:
+        """Begin a batch of generated answers, where one more may be under way."""
+        if len(self._decoding) >= self.max_decoding:
+            return
+        fitting = []
+        for job in self._room.take_streams(self.max_batch):
+            if problem := self._budget.problem(job.request, job.request.max_new_tokens):
+                job.tell(problem)
+            else:
+                fitting.append(job)
+        if fitting:
+            self._start(fitting)
+
+    def _start(self, jobs: Sequence[StreamJob]) -> None:
+        """Lay out a batch; where that fails, row by row, so that a bad row fails alone."""
+        requests = [job.request for job in jobs]
+        try:
+            with asking(self.model, [r.task for r in requests]):
+                batch, prompted = self._prompt(requests)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].tell(_broken(error))
+                return
+            for job in jobs:
+                self._start([job])
+            return
+        origins = self._origins(prompted)
+        self._decoding.append(DecodingBatch(self.model, batch, prompted, jobs, origins))
+
+    @torch.inference_mode()
+    def _prompt(self, requests: Sequence[EngineRequest]) -> tuple[Batch, Prompted]:
+        telemetry.observe(BATCH_SIZE, len(requests))
+        batch = collate([r.example for r in requests], self.facts.spec)
+        return batch, self.model.prompt(batch)
+
+    def _origins(self, prompted: Prompted) -> list[Origin]:
+        alphas = prompted.alpha_BP
+        return [
+            Origin(
+                bundle_version=self.facts.version,
+                expert_weights=None if alphas is None else tuple(alphas[row].tolist()),
+                num_prompt_tokens=int(count),
+            )
+            for row, count in enumerate(prompted.mask_BL.sum(-1).tolist())
+        ]
+
+    def _refuse_the_rest(self) -> None:
+        ended = NotReadyError("The engine was closed.", "It answers while it runs.", "Ask again.")
+        for job in self._room.take_scores(len(self._room)):
+            job.answer.set_exception(ended)
+        while streams := self._room.take_streams(self.max_batch):
+            for stream in streams:
+                stream.tell(ended)
+        for batch in self._decoding:
+            batch.fail(ended)
+
+
+def _step(batch: DecodingBatch) -> None:
+    try:
+        batch.step()
+    except Exception as error:
+        batch.fail(_broken(error))
+
+
+def _broken(error: Exception) -> NotReadyError:
+    """Log an error's kind and place, not its text, which may hold a patient's values."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error("A question failed in the model: %s.\n%s", type(error).__name__, place)
+    return NotReadyError(
+        f"The model failed on this question ({type(error).__name__}).",
+        "It answers every valid question.",
+        "Ask again; the server's log has the details.",
+    )
+
+
+@torch.inference_mode()
+def _weights_by_task(model: InjectedModel) -> dict[str, tuple[float, ...] | None]:
+    """Return alpha of every task with all of its modalities present."""
+    if model.router is None:
+        return dict.fromkeys(model.tasks)
+    keys = [(task.id, task.modalities) for task in model.tasks.values()]
+    alphas = model.route(keys)
+    return {key[0]: tuple(alpha.tolist()) for key, alpha in zip(keys, alphas, strict=True)}

@@ -1,0 +1,106 @@
+"""The waiting room between callers and the one loop that owns the model."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from serve.engine import EngineRequest, Piece, Scored
+from serve.errors import NotReadyError, OverloadedError
+
+
+@dataclass(slots=True)
+class ScoreJob:
+    """A yes/no question and where its answer goes."""
+
+    request: EngineRequest
+    answer: "Future[Scored]" = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class StreamJob:
+    """A question whose answer is generated, and where its pieces go."""
+
+    request: EngineRequest
+    emit: Callable[[Piece | Exception], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set by the consumer once it has gone away."""
+
+    def tell(self, item: Piece | Exception) -> None:
+        """Hand one item to the consumer; one whose event loop has ended counts as gone."""
+        try:
+            self.emit(item)
+        except RuntimeError:
+            self.cancelled.set()
+
+
+class WaitingRoom:
+    """Jobs in order of arrival, at most ``max_waiting`` of them; safe between threads."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self.max_waiting = max_waiting
+        self._change = threading.Condition()
+        self._scores: deque[ScoreJob] = deque()
+        self._streams: deque[StreamJob] = deque()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._scores) + len(self._streams)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody may come in any more."""
+        return self._closed
+
+    def enter(self, *jobs: ScoreJob | StreamJob) -> None:
+        """Add jobs, all of them or none.
+
+        Raises:
+            OverloadedError: there is no room for all of them.
+            NotReadyError: the engine has been closed.
+        """
+        with self._change:
+            if self._closed:
+                raise NotReadyError(
+                    "The engine has been closed.", "It answers while it runs.", "Ask again later."
+                )
+            if len(self) + len(jobs) > self.max_waiting:
+                raise OverloadedError(
+                    f"{len(self)} requests wait already.",
+                    f"At most {self.max_waiting} wait for one replica.",
+                    "Ask again after the time in Retry-After.",
+                )
+            self._scores.extend(job for job in jobs if isinstance(job, ScoreJob))
+            self._streams.extend(job for job in jobs if isinstance(job, StreamJob))
+            self._change.notify()
+
+    def wait(self) -> None:
+        """Block until somebody waits or the room is closed."""
+        with self._change:
+            self._change.wait_for(lambda: len(self) or self._closed)
+
+    def take_scores(self, most: int) -> list[ScoreJob]:
+        """Take out the first yes/no questions whose askers are still there."""
+        with self._change:
+            first = [self._scores.popleft() for _ in range(min(most, len(self._scores)))]
+        return [job for job in first if job.answer.set_running_or_notify_cancel()]
+
+    def take_streams(self, most: int) -> list[StreamJob]:
+        """Take out the first questions to generate for, all of one temperature."""
+        taken: list[StreamJob] = []
+        with self._change:
+            while self._streams and len(taken) < most:
+                first = self._streams[0]
+                if taken and first.request.temperature != taken[0].request.temperature:
+                    break
+                self._streams.popleft()
+                if not first.cancelled.is_set():
+                    taken.append(first)
+        return taken
+
+    def close(self) -> None:
+        """Let nobody in any more and wake the loop."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()

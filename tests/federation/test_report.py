@@ -1,0 +1,63 @@
+"""Means over clients, by hand."""
+
+import pytest
+
+from fedkim_ray import telemetry
+from fedkim_ray.federation.report import (
+    ClientReport,
+    FailureReport,
+    RoundReport,
+    export_metrics,
+    task_means,
+)
+
+
+def client(client_id: str, **metrics: float) -> ClientReport:
+    named = {f"valid/mortality/{name}": value for name, value in metrics.items()}
+    return ClientReport(
+        client_id=client_id,
+        num_examples={"encoders.lab": 5},
+        metrics={**named, "train/loss": 0.25, "seconds": 1.5},
+        update_norm=2.0,
+        bytes_up=10,
+    )
+
+
+CLIENTS = (
+    client("a", examples=1, loss_before=4.0, loss_after=1.0, auroc_after=0.5),
+    client("b", examples=3, loss_before=8.0, loss_after=1.0),
+)
+
+
+def test_means_are_weighted_by_validation_examples() -> None:
+    # (1 * 4 + 3 * 8) / 4 = 7; only a had both labels.
+    assert task_means(CLIENTS) == {
+        "mortality": {"examples": 4, "loss_before": 7.0, "loss_after": 1.0, "auroc_after": 0.5}
+    }
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the numbers in this process, whether or not another test started Ray."""
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_rounds_numbers_are_exported() -> None:
+    report = RoundReport(
+        round_index=4,
+        seconds=2.0,
+        num_retries=0,
+        bytes_up=20,
+        bytes_down=0,
+        clients=CLIENTS,
+        failures=(FailureReport(client_id="c", cause="ClientLost", message=""),),
+        late_updates=("d",),
+        tasks={},
+    )
+    export_metrics(report)
+    text = telemetry.render().decode()
+    assert "fedkim_round_index 5.0" in text
+    assert 'fedkim_client_loss{client="a"} 0.25' in text
+    assert 'fedkim_client_failures_total{cause="ClientLost",client="c"} 1.0' in text
+    assert 'fedkim_late_updates_total{client="d"} 1.0' in text

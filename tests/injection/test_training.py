@@ -1,0 +1,134 @@
+"""The learning rate by hand, and the engine's masters under each stage (needs DeepSpeed)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedkim_ray.config import InjectionConfig, load_recipe
+from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
+from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.training import (
+    InjectionState,
+    build_engine,
+    is_encoder,
+    learning_rate_factor,
+    read_state,
+    train_steps,
+)
+from fedkim_ray.storage import Folder
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 0.5), (1, 1.0), (2, 1.0), (6, 0.5), (9, 0.125), (10, 0.0)]
+)
+def test_rate_rises_over_the_warm_up_then_falls_to_zero(step: int, factor: float) -> None:
+    assert learning_rate_factor(step, total_steps=10, warmup_fraction=0.2) == factor
+
+
+def tiny_model(injection: InjectionConfig, dtype: str) -> InjectedModel:
+    torch.manual_seed(0)
+    base = load_base("tiny-random", dtype)
+    tasks = {task.id: task for task in TASKS}
+    model = InjectedModel(base, injection, load_recipe("tiny").encoders, SPEC, tasks)
+    return model.to(getattr(torch, dtype))
+
+
+def tiny_injection(stage: int, **changes: Any) -> InjectionConfig:
+    values = load_recipe("tiny").injection.model_dump() | {"zero_stage": stage} | changes
+    return InjectionConfig.model_validate(values)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> dict[str, SampleSet]:
+    write_tiny_root(str(tmp_path), num_private=16)
+    root = Folder.at(tmp_path)
+    trained = [task.id for task in TASKS if task.role == "train"]
+    return {t: load_samples(root / "public" / t / "train", SPEC) for t in trained}
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[None]:
+    """A process group of this process alone; DeepSpeed keeps it, so one serves all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        names = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**names, "MASTER_PORT": "29531"}.items():
+            patch.setenv(name, value)
+        import deepspeed
+        import deepspeed.ops
+
+        patch.setitem(deepspeed.ops.__compatible_ops__, "deepspeed_shm_comm", False)
+        deepspeed.init_distributed(dist_backend="gloo")
+        yield
+
+
+def run(
+    model: InjectedModel,
+    engine: Any,
+    samples: dict[str, SampleSet],
+    injection: InjectionConfig,
+    first_step: int = 0,
+) -> InjectionState:
+    """Take the steps of one round and return the state after them."""
+    train_steps(
+        engine,
+        model,
+        samples,
+        injection,
+        seed=0,
+        first_step=first_step,
+        total_steps=8,
+        rank=0,
+        on_step=lambda step, loss: None,
+    )
+    return read_state(engine, model, first_step + injection.steps_per_round)
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_aggregated_encoders_really_enter_the_engine(
+    stage: int, dtype: str, samples: dict[str, SampleSet], one_process: None
+) -> None:
+    injection = tiny_injection(stage, lr=1e-9, encoder_lr=0.0, steps_per_round=1, batch_size=4)
+    model = tiny_model(injection, dtype)
+    fresh = {n: p.detach().float().clone() for n, p in model.trained_parameters().items()}
+    constants = {n: torch.full_like(p, 0.1) if is_encoder(n) else p for n, p in fresh.items()}
+    start = InjectionState(params=constants, moments={}, step=0)
+    after = run(model, build_engine(model, start, injection, dtype), samples, injection)
+    for name, value in after.params.items():
+        if is_encoder(name):  # 0.1 is not a bfloat16: only the float32 masters can hold it
+            assert torch.equal(value, constants[name]), name
+    if stage < 3:  # a shard of stage 3 is gathered only inside a forward pass
+        encoders = model.light.named_parameters()
+        assert all(bool((p.float() - 0.1).abs().max() < 1e-3) for _, p in encoders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "dtype"), [(1, "float32"), (2, "bfloat16"), (3, "bfloat16")])
+def test_two_rounds_of_four_steps_equal_one_round_of_eight(
+    stage: int, dtype: str, samples: dict[str, SampleSet], one_process: None
+) -> None:
+    # Encoders rest, because their moments restart each round on purpose.
+    whole = tiny_injection(stage, encoder_lr=0.0, steps_per_round=8, batch_size=4)
+    half = tiny_injection(stage, encoder_lr=0.0, steps_per_round=4, batch_size=4)
+    model = tiny_model(whole, dtype)
+    expected = run(model, build_engine(model, None, whole, dtype), samples, whole)
+    model = tiny_model(half, dtype)
+    middle = run(model, build_engine(model, None, half, dtype), samples, half)
+    model = tiny_model(half, dtype)  # a new process would start from files, as this does
+    ended = run(model, build_engine(model, middle, half, dtype), samples, half, first_step=4)
+    assert ended.step == 8
+    assert equal(dict(ended.params), dict(expected.params))
+    assert equal(dict(ended.moments), dict(expected.moments))
