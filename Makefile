@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 KEEP ?= 0
 
-.PHONY: demo demo-compare test test-fast lint venv clean
+.PHONY: demo test test-fast lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -18,9 +18,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv  ## Data, federation, injection, evaluation, serving: KEEP=1 leaves it serving.
 	$(BIN)/fedkim demo --out $(OUT) $(if $(filter-out 0,$(KEEP)),--keep)
-
-demo-compare: venv  ## The demo's recipe with and without the clients, at equal injection steps.
-	$(BIN)/fedkim demo --compare --out $(OUT)
 
 test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
 	$(BIN)/python -m pytest -m 'not browser and not prometheus and not vllm'

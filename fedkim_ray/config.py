@@ -45,7 +45,9 @@ class BaseModelConfig(Frozen):
 
     name: str
     """``tiny-random``, ``smollm2-135m``, a local folder, or a Hugging Face hub id."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Working precision; masters are float32. ``auto`` takes bfloat16 where the machine computes it
+    in hardware (a GPU, AVX512-BF16, AMX), and float32 elsewhere, where bfloat16 is far slower."""
     revision: str | None = None
     """Commit or tag on the hub; null takes the newest."""
 

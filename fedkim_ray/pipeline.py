@@ -30,7 +30,8 @@ from fedkim_ray.data.tasks import task_table
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState, state_from_tensors, state_tensors
-from fedkim_ray.federation.coordinator import Clients, run_round
+from fedkim_ray.federation.clients import Clients
+from fedkim_ray.federation.coordinator import run_round
 from fedkim_ray.federation.ray_clients import open_clients
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.injection.base_model import find_base

@@ -65,7 +65,7 @@ def _local_resources(recipe: Recipe) -> dict[str, float]:
 
 
 def _require_cpus(needed: int) -> None:
-    has = ray.cluster_resources().get("CPU", 0.0)
+    has = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
     if has < needed:
         raise EnvironmentProblemError(
             f"The Ray cluster has {has:g} CPUs.",

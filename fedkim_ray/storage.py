@@ -11,7 +11,7 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,16 @@ class Folder:
             self.fs.pipe_file(path, data)
             return
         part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:  # a full disk needs the space back, and a manifest must not list it
+            with suppress(OSError):
+                os.unlink(part)
+            raise
 
     def append_line(self, name: str, line: str) -> None:
         """Append one line to a log; logs are no part of any publication."""

@@ -9,8 +9,15 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from fedkim_ray.errors import EnvironmentProblemError
 from serve.errors import UnauthorizedError
+from serve.http_errors import error_response
+
+GUARDED = ("/v1/", "/metrics")
+"""Paths that need a key; the page, the documentation and the health checks do not."""
 
 
 def hash_key(key: str) -> str:
@@ -56,6 +63,24 @@ class ApiKeys:
             "It has a header `Authorization: Bearer KEY`.",
             "Ask the operator of this service for a key.",
         )
+
+
+class KeyCheck:
+    """ASGI middleware: asks for a key before it reads a request's body."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http" and scope["path"].startswith(GUARDED):
+            try:
+                self.keys.require(Headers(scope=scope).get("authorization"))
+            except UnauthorizedError as error:
+                await error_response(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _bad_file(path: str, came: str) -> EnvironmentProblemError:

@@ -19,8 +19,14 @@ YES_NO_OPENINGS = frozenset(
 """A described task whose question begins so is answered yes or no."""
 GENERAL = "General medical question: answer a question about a patient in a few words."
 DESCRIBED = "described_"
-MIN_WORD = 4
+MIN_LETTERS = 4
 """Shorter words say little about the task."""
+FILLERS = frozenset(
+    {"about", "been", "does", "from", "have", "into", "over", "should", "show", "shows", "than"}
+    | {"that", "there", "they", "this", "what", "when", "where", "whether", "which", "will"}
+    | {"with", "would"}
+)
+"""Words that say nothing about the task, in whichever description they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,11 @@ def described_task(description: str, modalities: Sequence[Modality], question: s
     )
 
 
+def is_described(task: Task) -> bool:
+    """Whether a task was made by ``described_task``."""
+    return task.id.startswith(DESCRIBED)
+
+
 def infer_task(tasks: Mapping[TaskId, Task], modalities: Sequence[Modality], question: str) -> Task:
     """Return the task that inputs and question fit best.
 
@@ -124,4 +135,5 @@ def _likeness(question: str, tasks: Sequence[Task]) -> list[float]:
 
 
 def _words(text: str) -> set[str]:
-    return {w for w in re.findall(r"[a-z0-9]+", text.lower()) if len(w) >= MIN_WORD}
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return {word for word in words if len(word) >= MIN_LETTERS} - FILLERS

@@ -4,7 +4,7 @@ No HTTP and no Ray here. ``transformers_engine.py`` keeps this promise inside on
 ``app.py`` keeps it across a Ray Serve handle.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -89,7 +89,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, request: EngineRequest) -> AsyncIterator[Piece]:
+    def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; closing the iterator cancels the rest.
 
         Raises:

@@ -1,7 +1,5 @@
 """Errors as HTTP answers, in OpenAI's form: ``{"error": {message, type, param, code}}``."""
 
-import logging
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,6 @@ from starlette.exceptions import HTTPException
 
 from serve.errors import FieldError, ServingError
 
-log = logging.getLogger(__name__)
 MAX_NAMED = 3
 """Problems of one request that are named; a wrong array would name thousands."""
 
@@ -53,16 +50,8 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         body = {"message": str(error.detail), "type": "invalid_request_error"}
-        body |= {"param": None, "code": str(error.status_code)}  # type: ignore[dict-item]
-        return JSONResponse({"error": body}, error.status_code, error.headers)
-
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        place = "".join(traceback.format_tb(error.__traceback__))
-        log.error("%s %s: %s\n%s", request.method, request.url.path, type(error).__name__, place)
-        body = {"message": "The server failed on this request.", "type": "server_error"}
-        body |= {"param": None, "code": "internal_error"}  # type: ignore[dict-item]
-        return JSONResponse({"error": body}, 500)
+        whole = {"error": {**body, "param": None, "code": str(error.status_code)}}
+        return JSONResponse(whole, error.status_code, error.headers)
 
 
 def validation_error(problems: Sequence[Any], body: Any) -> FieldError:

@@ -26,6 +26,8 @@ from serve.signals import ecg_array
 DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg);base64,", re.IGNORECASE)
 FORMATS = ("PNG", "JPEG")
 """The only decoders that a stranger's bytes reach."""
+DEEP_MODES = ("I", "F")
+"""Pillow's names for 16 and 32 bits, which conversion to grey would saturate to white."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,7 @@ def image_array(url: str, spec: ImageSpec, limits: Limits, path: str) -> np.ndar
         FieldError: it is remote, no base64, too large, or no whole PNG or JPEG image.
     """
     encoded = _image_bytes(url, limits, path)
-    _require_few_pixels(encoded, limits, path)
+    _require_readable(encoded, limits, path)
     try:
         return decode_image(encoded, spec.size_px)
     except Exception:  # decoders meet hostile bytes here and fail in ways nobody has listed
@@ -157,17 +159,25 @@ def _image_bytes(url: str, limits: Limits, path: str) -> bytes:
         ) from None
 
 
-def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> None:
-    """Read the image's size from its header alone."""
+def _require_readable(encoded: bytes, limits: Limits, path: str) -> None:
+    """Hold size and depth against the bounds, from the image's header alone."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
+            mode = image.mode
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits, path) from None
     except Exception:
         raise _no_image(path) from None
     if width * height > limits.image_pixels:
         raise _too_many_pixels(limits, path)
+    if mode.startswith(DEEP_MODES):
+        raise FieldError(
+            f"{path} has more than 8 bits a channel.",
+            "Which of its grey values matter is the sender's to say, not a guess of this server.",
+            "Apply the window and export 8 bits.",
+            path,
+        )
 
 
 def _too_many_pixels(limits: Limits, path: str) -> FieldError:

@@ -54,8 +54,9 @@ class Ecg(Sent):
     )
 
 
+SeriesName = Annotated[str, Field(pattern="^(lab|vital|input|output)$")]
 Series = Annotated[
-    dict[Literal["lab", "vital", "input", "output"], dict[str, Hourly]],
+    dict[SeriesName, dict[str, Hourly]],
     Field(
         description="`{modality: {feature: value or list}}`. Names, units and bounds are those of "
         "/v1/tasks. A list has one value an hour from the first hour on; null, a feature left out "
@@ -67,28 +68,28 @@ Series = Annotated[
 class TextPart(Sent):
     """Words."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text"] = Field(description="`text`.")
+    text: str = Field(description="Words; the text of a chat is limited in characters.")
 
 
 class ImagePart(Sent):
     """An image, as OpenAI sends it."""
 
-    type: Literal["image_url"]
-    image_url: ImageUrl
+    type: Literal["image_url"] = Field(description="`image_url`.")
+    image_url: ImageUrl = Field(description="The image; bytes and pixels are limited.")
 
 
 class EcgPart(Sent):
     """An electrocardiogram."""
 
-    type: Literal["input_ecg"]
-    input_ecg: Ecg
+    type: Literal["input_ecg"] = Field(description="`input_ecg`.")
+    input_ecg: Ecg = Field(description="The recording, in millivolt or microvolt.")
 
 
 class SeriesPart(Sent):
     """Laboratory values, vital signs, inputs and outputs."""
 
-    type: Literal["input_series"]
+    type: Literal["input_series"] = Field(description="`input_series`.")
     input_series: Series
 
 
@@ -108,7 +109,9 @@ Content = Annotated[
 class Message(Sent):
     """One message of a chat."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="Who speaks; inputs stand in the user's messages."
+    )
     content: Content = Field(
         description="Words, or a list of parts. Images, ECGs and series are taken from all "
         "messages of the user, at most one of each in a chat."
@@ -139,7 +142,7 @@ class ChatRequest(Sent):
         "answer says so.",
     )
     stream: bool = Field(False, description="Send the answer word by word as server-sent events.")
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions | None = Field(None, description="OpenAI's options.")
     max_tokens: int | None = Field(
         None, ge=1, description="Tokens generated at most; 64 where absent. Yes/no needs none."
     )
@@ -157,8 +160,10 @@ class PatientInput(Sent):
     image: str | None = Field(
         None, description="A data: URL of a PNG or JPEG image, as in `image_url.url` of a chat."
     )
-    ecg: Ecg | None = None
-    series: Series | None = None
+    ecg: Ecg | None = Field(None, description="An electrocardiogram, in millivolt or microvolt.")
+    series: Series | None = Field(
+        None, description="Laboratory values, vital signs, inputs and outputs, hour by hour."
+    )
     text: str | None = Field(None, description="A note or report that goes ahead of the question.")
     question: str | None = Field(
         None, min_length=1, description="What to ask; the task's own question where absent."

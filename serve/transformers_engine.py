@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import torch
 
@@ -74,7 +74,7 @@ class TransformersEngine:
         self._room.enter(*jobs)
         return list(await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs)))
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[Piece]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; see ``Engine``."""
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from fedkim_ray.bundle.layout import (
     from_peft_name,
 )
 from fedkim_ray.errors import BaseModelError, StorageError
-from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.base_model import load_base, working_dtype
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.training import load_params
 from fedkim_ray.storage import Folder, open_published
@@ -52,7 +52,7 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
 
     Args:
         url: Where the bundle is, any fsspec URL.
-        dtype: ``float32`` or ``bfloat16``; the recipe's where None.
+        dtype: ``float32``, ``bfloat16`` or ``auto``; the recipe's where None.
 
     Raises:
         StorageError: it is no whole bundle.
@@ -60,7 +60,7 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
     """
     folder = Folder.at(url)
     facts = read_facts(folder)
-    dtype = dtype or facts.base.dtype
+    dtype = working_dtype(dtype or facts.base.dtype, on_gpu=torch.cuda.is_available())
     base = load_base(facts.base.name, dtype, facts.base.revision)
     if base.fingerprint != facts.base_fingerprint:
         raise BaseModelError(

@@ -31,7 +31,9 @@ def demo(url: RootUrl, seed: int = 0) -> None:
     with new_progress(Console(stderr=True)) as progress:
         bar = progress.add_task("writing data", total=None, note="")
         card = write_demo_root(
-            url, seed, lambda done, total: progress.update(bar, completed=done, total=total)
+            url,
+            seed,
+            lambda done, total, name: progress.update(bar, completed=done, total=total, note=name),
         )
     typer.echo(f"{card.num_examples('')} examples of {len(card.files)} files at {url}")
 
@@ -49,9 +51,8 @@ def describe(url: RootUrl, as_json: AsJson = False) -> None:
     table = Table("place", "task", "examples", "data", title=f"{card.name} at {url}")
     places = [f"clients/{c}" for c in card.clients] + ["public", "test"]
     for place in places:
-        for task in sorted(
-            {f.split("/")[place.count("/") + 1] for f in card.files if f.startswith(place + "/")}
-        ):
+        inside = [f.removeprefix(f"{place}/") for f in card.files if f.startswith(f"{place}/")]
+        for task in sorted({name.split("/")[0] for name in inside}):
             count = card.num_examples(f"{place}/{task}/")
             table.add_row(place, task, str(count), card.kind_of(task))
     Console().print(table)

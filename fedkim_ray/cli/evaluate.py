@@ -1,10 +1,142 @@
-"""Placeholder."""
+"""``fedkim evaluate``, ``compare`` and ``report``."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from fedkim_ray.cli.options import AsJson, BundleUrl
+from fedkim_ray.cli.progress import new_progress
+
+if TYPE_CHECKING:
+    from fedkim_ray.bundle.read import LoadedBundle
+    from fedkim_ray.config import EvaluationConfig
+    from fedkim_ray.evaluation.results import EvaluationReport
+    from fedkim_ray.run_folder import RunFolder
+
+DataRoot = Annotated[str, typer.Option(help="Data root with the test data, any fsspec URL.")]
+Tasks = Annotated[str | None, typer.Option(help="Tasks to ask, comma separated. Default: all.")]
+Reading = Annotated[
+    str,
+    typer.Option(
+        help="How yes/no answers are read: `likelihood` (one forward pass) or `generate`."
+    ),
+]
 
 
-def evaluate_run(*a):
-    return ""
+def evaluate(
+    bundle: BundleUrl,
+    data: DataRoot,
+    out: Annotated[
+        str | None, typer.Option(help="Folder for report.json, answers.parquet, report.html.")
+    ] = None,
+    tasks: Tasks = None,
+    read: Reading = "likelihood",
+    max_questions: Annotated[
+        int | None, typer.Option(help="Ask a fixed, evenly drawn subset. Default: all.", min=1)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a bundle on a data root's test data, trained and unseen tasks apart.
+
+    Example: fedkim evaluate runs/demo/run/bundle --data runs/demo/data --out runs/demo/all
+    """
+    from fedkim_ray.bundle.read import load_bundle
+    from fedkim_ray.config import EvaluationConfig
+    from fedkim_ray.errors import RecipeError
+    from fedkim_ray.evaluation.report import html_report, print_report, write_html
+    from fedkim_ray.evaluation.results import write_report
+    from fedkim_ray.storage import Folder
+
+    if read not in ("likelihood", "generate"):
+        raise RecipeError(
+            f"--read is {read!r}.", "It is `likelihood` or `generate`.", "Choose one of the two."
+        )
+    chosen: Literal["likelihood", "generate"] = "generate" if read == "generate" else "likelihood"
+    config = EvaluationConfig(max_questions=max_questions)
+    names = tasks.split(",") if tasks else None
+    report = _score(load_bundle(bundle), data, config, names, chosen)
+    if out:
+        write_report(report, Folder.at(out))
+        write_html(Folder.at(out), html_report(report))
+    if as_json:
+        typer.echo(report.model_dump_json(exclude={"answers"}))
+    else:
+        print_report(report, Console())
 
 
-def evaluate() -> None: ...
-def compare() -> None: ...
-def report() -> None: ...
+def evaluate_run(run: "RunFolder", console: Console) -> str:
+    """Score a finished run's bundle, write its report, and return the page's URL."""
+    from fedkim_ray.bundle.read import load_bundle
+    from fedkim_ray.evaluation.report import html_report, print_report, write_html
+    from fedkim_ray.evaluation.results import write_report
+
+    recipe = run.recipe
+    report = _score(load_bundle(run.bundle.url), recipe.data.root, recipe.evaluation)
+    rounds = range(recipe.federation.rounds)
+    page = html_report(
+        report,
+        training_logs=[run.injected(r).read_json("log.json") for r in rounds],
+        rounds=[run.aggregated(r).read_json("report.json") for r in rounds]
+        if recipe.federation.clients_train
+        else [],
+    )
+    write_report(report, run.evaluation)
+    write_html(run.evaluation, page)
+    print_report(report, console)
+    return run.evaluation.full("report.html")
+
+
+def _score(
+    bundle: "LoadedBundle",
+    data: str,
+    config: "EvaluationConfig",
+    tasks: list[str] | None = None,
+    read: Literal["likelihood", "generate"] = "likelihood",
+) -> "EvaluationReport":
+    from fedkim_ray.evaluation.evaluate import evaluate_bundle
+    from fedkim_ray.storage import Folder
+
+    with new_progress(Console(stderr=True)) as progress:
+        bar = progress.add_task("asking the model", total=None, note="")
+        return evaluate_bundle(
+            bundle,
+            Folder.at(data),
+            config,
+            tasks,
+            read,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="Folder of an evaluation (with answers.parquet).")],
+    b: Annotated[str, typer.Argument(help="Folder of another evaluation of the same data.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations question by question: paired 95 % intervals, a minus b."""
+    from fedkim_ray.evaluation.compare import compare as compare_answers
+    from fedkim_ray.evaluation.compare import difference_rows, print_differences
+    from fedkim_ray.evaluation.results import read_report
+    from fedkim_ray.storage import Folder
+
+    reports = [read_report(Folder.at(url)) for url in (a, b)]
+    first, second = (r.answers for r in reports)
+    assert first is not None
+    assert second is not None
+    differences = compare_answers(first, second)
+    if as_json:
+        typer.echo(json.dumps(difference_rows(differences)))
+    else:
+        print_differences(differences, reports[0].variant, reports[1].variant, Console())
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+) -> None:
+    """Score a finished run again and write its report page."""
+    from fedkim_ray.run_folder import RunFolder
+
+    page = evaluate_run(RunFolder.open(run), Console(stderr=True))
+    typer.echo(page)

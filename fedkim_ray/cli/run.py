@@ -1,13 +1,16 @@
 """``fedkim run``, ``status`` and ``recipes``."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fedkim_ray.cli.options import AsJson, Overrides, Variant
+
+if TYPE_CHECKING:
+    from fedkim_ray.run_folder import RunFolder
 
 
 def run(
@@ -52,7 +55,7 @@ def run(
 
 def _open_run(
     recipe: str | None, out: str | None, overrides: list[str], variant: str, resume: bool
-) -> "RunFolder":  # noqa: F821  (imported late, so that --help is quick)
+) -> "RunFolder":
     from fedkim_ray.config import load_recipe
     from fedkim_ray.errors import RecipeError
     from fedkim_ray.run_folder import RunFolder

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fedkim_ray.data.modalities import SERIES
-from fedkim_ray.data.schema import DataSpec, SeriesSpec, arrow_schema, read_samples
+from fedkim_ray.data.schema import DataSpec, SeriesSpec, join_tables, read_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, TaskId
@@ -93,7 +93,7 @@ class SampleSet(Sequence[Example]):
 
     @cached_property
     def _array_columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per array column: values of all rows (zeros where null), and which rows have one."""
+        """Per array column: values of all rows, any where null; and which rows are not."""
         columns = {}
         for name in self.table.column_names:
             column = self.table[name].combine_chunks()
@@ -153,9 +153,7 @@ def load_samples(folder: Folder, spec: DataSpec) -> SampleSet:
             "A task's folder has at least one Parquet file.",
             "Check data.root, or leave the task out with data.tasks.",
         )
-    tables = [read_samples(folder, name, spec) for name in names]
-    present = [f.name for f in arrow_schema(spec) if all(f.name in t.column_names for t in tables)]
-    return SampleSet(pa.concat_tables([t.select(present) for t in tables]), spec)
+    return SampleSet(join_tables([read_samples(folder, n, spec) for n in names], spec), spec)
 
 
 def collate(examples: Sequence[Example], spec: DataSpec) -> Batch:

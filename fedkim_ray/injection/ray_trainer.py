@@ -23,7 +23,7 @@ from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import EnvironmentProblemError
-from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.base_model import load_base, working_dtype
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import publish_round, read_round_start
 from fedkim_ray.injection.training import build_engine, read_state, train_steps
@@ -136,12 +136,13 @@ def _work(config: dict[str, Any]) -> None:
 
     root = Folder.at(recipe.data.root)
     card = read_card(root)
-    base = load_base(recipe.base.name, recipe.base.dtype, recipe.base.revision)
+    dtype = working_dtype(recipe.base.dtype, injection.use_gpu)
+    base = load_base(recipe.base.name, dtype, recipe.base.revision)
     torch.manual_seed(recipe.seed)
     model = InjectedModel(base, injection, recipe.encoders, card.spec, task_table(recipe.tasks))
     model.to(base.llm.dtype)
     start = read_round_start(model, plan.aggregated_url, plan.previous_url)
-    engine = build_engine(model, start, injection, recipe.base.dtype)
+    engine = build_engine(model, start, injection, dtype)
     samples = {t: load_samples(root / "public" / t / "train", card.spec) for t in plan.tasks}
     log = train_steps(
         engine,

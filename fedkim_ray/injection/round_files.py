@@ -90,6 +90,7 @@ def adapter_config(model: InjectedModel) -> dict[str, Any] | None:
     if not configs:
         return None
     values = configs["default"].to_dict()
+    values["base_model_name_or_path"] = None  # a path of this machine; bundle.json names the base
     return {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
 
 

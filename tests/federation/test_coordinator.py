@@ -58,9 +58,11 @@ class ScriptedClients:
     _answers: list[ClientUpdate | ClientFailure] = field(default_factory=list)
 
     def clock(self) -> float:
+        """Seconds that the script says have passed."""
         return self.now_s
 
     def begin(self, plans: Mapping[str, RoundPlan], theta_global: Params) -> int:
+        """Note who is asked, and take the script's next list."""
         self._answers = list(self.script[len(self.asked)])
         self.asked.append(plans)
         return 100 * len(plans)
@@ -72,6 +74,7 @@ class ScriptedClients:
             yield reply(self._answers.pop(0))
 
     def end_round(self) -> None:
+        """Count the end."""
         self.ended += 1
 
     def __enter__(self) -> Self:

@@ -29,6 +29,7 @@ class Scripted:
         self.result = result
 
     def train_round(self, plan: RoundPlan, theta_global: Params) -> ClientUpdate:
+        """Return or raise."""
         if isinstance(self.result, Exception):
             raise self.result
         return self.result

@@ -54,7 +54,7 @@ def test_another_models_parameters_are_refused(update: ClientUpdate, text: str) 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
-    with pytest.raises(ClientFailedError, match="NaN or infinite value in 'encoders.image.b'"):
+    with pytest.raises(ClientFailedError, match=r"NaN or infinite value in 'encoders\.image\.b'"):
         validate_update(with_delta(b=torch.tensor([1.0, bad])), PARAMS)
 
 

@@ -36,7 +36,7 @@ STRENGTH = (0.4, 1.0)
 NAMES = {
     "opacity": "lung opacity",
     "covid": "COVID-19 pneumonia",
-    "wide_mediastinum": "wide mediastinum",
+    "wide_mediastinum": "mediastinal widening",
     "atelectasis": "atelectasis",
     "effusion": "pleural effusion",
 }
@@ -111,7 +111,8 @@ def _clinical_question(shown: str, side: int, rng: np.random.Generator) -> tuple
     """Ask what there is, whether it is there, or where."""
     choice = rng.integers(3)
     if choice == 0:
-        return "What abnormality does this chest X-ray show?", NAMES.get(shown, NOTHING)
+        name = NAMES.get(shown, NOTHING)
+        return "What abnormality does this chest X-ray show?", name[0].upper() + name[1:]
     if choice == 1 and _lungs(shown, side):
         return "Which lung is affected?", _lungs(shown, side)
     asked = shown if shown in NAMES and rng.random() < 0.5 else str(rng.choice(list(NAMES)))

@@ -173,7 +173,8 @@ def _pafi(tables: Mapping[str, pa.Table], stays: _Stays) -> np.ndarray:
         value = table[column].to_numpy()
         today = (stay >= 0) & (since >= 0) & (since < DAY_US) & ~np.isnan(value)
         parts.append(_mean(stay, value, today, len(stays.patient_ids)))
-    return parts[0] / parts[1]
+    ratio: np.ndarray = parts[0] / parts[1]
+    return ratio
 
 
 def _mean_rates(table: pa.Table, stays: _Stays, refused: dict[str, int]) -> np.ndarray:
@@ -199,7 +200,5 @@ def _mean_rates(table: pa.Table, stays: _Stays, refused: dict[str, int]) -> np.n
         possible = (rate >= feature.low) & (rate <= feature.high)
         refused[feature.name] = int((given & ~possible).sum())
         use = given & possible
-        rates.append(
-            np.bincount(stay[use], (rate * share)[use], minlength=len(stays.patient_ids))
-        )
+        rates.append(np.bincount(stay[use], (rate * share)[use], minlength=len(stays.patient_ids)))
     return np.stack(rates, 1)

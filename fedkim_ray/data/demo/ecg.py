@@ -142,13 +142,13 @@ def draw_rhythm(f: EcgFindings, rng: np.random.Generator) -> Rhythm:
     """Draw R peaks: sinus rhythm that breathes, the arrhythmias, and early ectopic beats."""
     n = len(f.kind)
     rate = rng.uniform(54, 98, n)
-    rate = np.where(f.kind == TACHYCARDIA, 102 + 36 * f.strength + rng.uniform(-4, 4, n), rate)
-    rate = np.where(f.kind == BRADYCARDIA, 50 - 14 * f.strength + rng.uniform(-2, 2, n), rate)
+    rate = np.where(f.kind == TACHYCARDIA, 98 + 42 * f.strength + rng.uniform(-4, 4, n), rate)
+    rate = np.where(f.kind == BRADYCARDIA, 54 - 18 * f.strength + rng.uniform(-2, 2, n), rate)
     beat = np.arange(NUM_BEATS)
     breath = np.sin(beat * rng.uniform(0.9, 1.8, (n, 1)) + rng.uniform(0, 2 * np.pi, (n, 1)))
     variation = rng.uniform(0.005, 0.05, (n, 1)) * breath
     variation += 0.01 * rng.standard_normal((n, NUM_BEATS))
-    irregular = (0.07 + 0.14 * f.strength)[:, None] * rng.standard_normal((n, NUM_BEATS))
+    irregular = (0.22 * f.strength)[:, None] * rng.standard_normal((n, NUM_BEATS))
     variation = np.where((f.kind == FIBRILLATION)[:, None], irregular, variation)
     interval = 60 / rate[:, None] * np.exp(variation.clip(-0.5, 0.6))
     first = -rng.uniform(1, 2, (n, 1))
@@ -176,7 +176,7 @@ def draw_waves(f: EcgFindings, rhythm: Rhythm, rng: np.random.Generator) -> Wave
     width = WIDTH_S * rng.uniform(0.85, 1.2, (n, 6))
     length = np.linalg.norm(DIPOLE_MV, axis=1)[:, None]
     dipole = DIPOLE_MV * rng.uniform(0.6, 1.4, (n, 6, 1))
-    dipole += 0.18 * length * rng.standard_normal((n, 6, 3))
+    dipole += 0.14 * length * rng.standard_normal((n, 6, 3))
     peak[:, P] += rng.uniform(-0.03, 0.03, n)
     # QT shortens with the square root of the interval (Bazett).
     interval = np.median(np.diff(rhythm.peak_s, axis=1), axis=1)
@@ -191,12 +191,12 @@ def _conduction(f: EcgFindings, peak: np.ndarray, width: np.ndarray, dipole: np.
     """Delay P in AV block; in bundle-branch block widen QRS on the side that comes late."""
     s = f.strength
     at = f.kind == AV_BLOCK
-    peak[at, P] -= 0.04 + 0.07 * s[at]
+    peak[at, P] -= 0.11 * s[at]
     at = f.kind == RIGHT_BLOCK
     peak[at, X], width[at, X] = 0.075, 0.022
-    dipole[at, X] = (0.15 + 0.55 * s[at, None]) * np.array([-0.50, 0.05, -0.60])
+    dipole[at, X] = 0.75 * s[at, None] * np.array([-0.50, 0.05, -0.60])
     at = f.kind == LEFT_BLOCK
-    width[at, R] *= 1.2 + 1.0 * s[at]
+    width[at, R] *= 1 + 1.3 * s[at]
     dipole[at, Q] = 0.0
     peak[at, S] += 0.03
     dipole[at, T] *= (1 - 1.3 * s[at])[:, None]
@@ -209,7 +209,7 @@ def _st_segment(
     n = len(f.kind)
     front = rng.random((n, 1)) < 0.5
     towards = np.where(front, np.array([0.10, 0.0, -0.30]), np.array([-0.05, 0.32, 0.10]))
-    size = (0.15 + 0.55 * f.strength)[:, None]
+    size = (0.75 * f.strength)[:, None]
     for kind, sign in ((ST_ELEVATION, 1.0), (ST_DEPRESSION, -0.8)):
         at = f.kind == kind
         dipole[at, X] = sign * (size * towards)[at]
@@ -231,14 +231,7 @@ def _turn(dipole_NWD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _beats(rhythm: Rhythm, waves: Waves) -> np.ndarray:
     """Return the dipole of all beats over time, (N, D, T), millivolt."""
     n = len(rhythm.peak_s)
-    time = np.arange(NUM_SAMPLES) / SAMPLING_RATE_HZ
-    # A sample belongs to the coming beat from 42 % of the interval before its R peak, at most
-    # 0.42 s, so that a late P wave is still its own.
-    gap = np.diff(rhythm.peak_s, axis=1, prepend=rhythm.peak_s[:, :1] - 1)
-    starts = rhythm.peak_s - 0.42 * np.minimum(gap, 1.0)
-    beat = np.stack([np.searchsorted(starts[i], time, "right") - 1 for i in range(n)])
-    beat = beat.clip(0)
-    since = time - np.take_along_axis(rhythm.peak_s, beat, 1)
+    beat, since = _beat_of_sample(rhythm)
     origin = np.take_along_axis(rhythm.origin, beat, 1)
     size = np.ones((n, len(PEAK_S), NUM_SAMPLES))
     size[:, P] = np.where(origin == ATRIAL, -0.7, 1.0)
@@ -248,15 +241,31 @@ def _beats(rhythm: Rhythm, waves: Waves) -> np.ndarray:
         width_s=np.tile(VENTRICULAR_WIDTH_S, (n, 1)),
         dipole_mv=np.tile(VENTRICULAR_DIPOLE_MV, (n, 1, 1)),
     )
-    return _sum_of_gaussians(since, waves, size) + _sum_of_gaussians(
-        since, ventricular, np.broadcast_to((origin == VENTRICULAR)[:, None], size.shape)
-    )
+    foreign = np.broadcast_to((origin == VENTRICULAR)[:, None], size.shape)
+    dipole: np.ndarray = _sum_of_gaussians(since, waves, size)
+    dipole += _sum_of_gaussians(since, ventricular, foreign)
+    return dipole
+
+
+def _beat_of_sample(rhythm: Rhythm) -> tuple[np.ndarray, np.ndarray]:
+    """Return which beat each sample belongs to and its seconds since that R peak, both (N, T).
+
+    A sample belongs to the coming beat from 42 % of the interval before its R peak, at most
+    0.42 s, so that a late P wave is still its own.
+    """
+    time = np.arange(NUM_SAMPLES) / SAMPLING_RATE_HZ
+    gap = np.diff(rhythm.peak_s, axis=1, prepend=rhythm.peak_s[:, :1] - 1)
+    starts = rhythm.peak_s - 0.42 * np.minimum(gap, 1.0)
+    beat = np.stack([np.searchsorted(row, time, "right") - 1 for row in starts]).clip(0)
+    return beat, time - np.take_along_axis(rhythm.peak_s, beat, 1)
 
 
 def _sum_of_gaussians(since_NT: np.ndarray, waves: Waves, size_NWT: np.ndarray) -> np.ndarray:
     """Return sum_i a_i exp(-(t - t_i)^2 / (2 b_i^2)), (N, D, T)."""
     z = (since_NT[:, None] - waves.peak_s[..., None]) / waves.width_s[..., None]
-    return np.matmul(waves.dipole_mv.transpose(0, 2, 1), size_NWT * np.exp(-0.5 * z**2))
+    bumps = size_NWT * np.exp(-0.5 * z**2)
+    dipole: np.ndarray = np.matmul(waves.dipole_mv.transpose(0, 2, 1), bumps)
+    return dipole
 
 
 def _fibrillatory_waves(f: EcgFindings, rng: np.random.Generator) -> np.ndarray:
@@ -264,9 +273,10 @@ def _fibrillatory_waves(f: EcgFindings, rng: np.random.Generator) -> np.ndarray:
     n = len(f.kind)
     time = np.arange(NUM_SAMPLES) / SAMPLING_RATE_HZ
     turns = rng.uniform(4, 8, (n, 1)) * time + 0.3 * np.sin(rng.uniform(1, 3, (n, 1)) * time)
-    size = np.where(f.kind == FIBRILLATION, 0.01 + 0.04 * f.strength, 0.0)
+    size = np.where(f.kind == FIBRILLATION, 0.055 * f.strength, 0.0)
     wave = size[:, None] * np.sin(2 * np.pi * turns)
-    return wave[:, None] * np.array([0.3, 1.0, -0.6])[:, None]
+    dipole: np.ndarray = wave[:, None] * np.array([0.3, 1.0, -0.6])[:, None]
+    return dipole
 
 
 def project(dipole_NDT: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ LEAD_GROUPS = {
 }
 MARKED_MV = {DRIFT: 0.5, MUSCLE: 0.15, HUM: 0.2, ELECTRODE: 0.8}
 """Standard deviation of a kind of noise that a reader would complain about."""
+HUM_HZ = 49.0
+"""Just below half the sampling rate, which shows 50 Hz as beats too."""
 ELECTRODE_JUMPS = 0.01
 """Chance that a loose electrode's potential jumps at a sample."""
 ELECTRODE_DECAY = 0.95
@@ -33,8 +35,8 @@ class Recorder:
     """An ECG device: its gain, and the noise that all of its records carry."""
 
     gain: float = 1.0
-    drift_mv: float = 0.12
-    muscle_mv: float = 0.06
+    drift_mv: float = 0.1
+    muscle_mv: float = 0.045
     hum_mv: float = 0.03
     smooth_samples: float = 0.0
     """Standard deviation of the device's low-pass filter."""
@@ -72,7 +74,8 @@ def marked_noise(kinds: np.ndarray, leads: np.ndarray, rng: np.random.Generator)
         at = kinds == kind
         noise[at] = MARKED_MV[kind] * unit_noise(kind, int(at.sum()), rng)
     mask = np.array([LEAD_GROUPS[group] for group in leads]).reshape(-1, len(LEADS), 1)
-    return noise * mask
+    masked: np.ndarray = noise * mask
+    return masked
 
 
 def in_steps(signal_mv: np.ndarray) -> np.ndarray:
@@ -84,16 +87,18 @@ def unit_noise(kind: str, num_records: int, rng: np.random.Generator) -> np.ndar
     """Return noise of one kind with a standard deviation of about 1, (N, L, T)."""
     shape = (num_records, len(LEADS), NUM_SAMPLES)
     time = np.arange(NUM_SAMPLES) / SAMPLING_RATE_HZ
+    noise: np.ndarray
     if kind == DRIFT:
         rate_hz = rng.uniform(0.12, 0.4, (num_records, 1, 1))
         phase = rng.uniform(0, 2 * np.pi, (num_records, len(LEADS), 1))
-        return np.sqrt(2) * np.sin(2 * np.pi * rate_hz * time + phase)
-    if kind == HUM:
+        noise = np.sqrt(2) * np.sin(2 * np.pi * rate_hz * time + phase)
+    elif kind == HUM:
         phase = rng.uniform(0, 2 * np.pi, (num_records, 1, 1))
-        return np.sqrt(2) * np.broadcast_to(np.sin(2 * np.pi * 49.0 * time + phase), shape)
-    if kind == MUSCLE:
-        return rng.standard_normal(shape, np.float32)
-    # A loose electrode: the potential jumps and creeps back.
-    jumps = rng.standard_normal(shape) * (rng.random(shape) < ELECTRODE_JUMPS)
-    crept: np.ndarray = lfilter([1.0], [1.0, -ELECTRODE_DECAY], jumps, axis=2)
-    return crept * np.sqrt((1 - ELECTRODE_DECAY**2) / ELECTRODE_JUMPS)
+        noise = np.sqrt(2) * np.sin(2 * np.pi * HUM_HZ * time + phase)
+    elif kind == MUSCLE:
+        noise = rng.standard_normal(shape, np.float32)
+    else:  # a loose electrode: the potential jumps and creeps back
+        jumps = rng.standard_normal(shape) * (rng.random(shape) < ELECTRODE_JUMPS)
+        crept = lfilter([1.0], [1.0, -ELECTRODE_DECAY], jumps, axis=2)
+        noise = crept * np.sqrt((1 - ELECTRODE_DECAY**2) / ELECTRODE_JUMPS)
+    return np.broadcast_to(noise, shape)

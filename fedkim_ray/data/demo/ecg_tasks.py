@@ -22,9 +22,9 @@ from fedkim_ray.data.demo.ecg_noise import (
 from fedkim_ray.types import Task
 
 Row = dict[str, object]
-STRENGTH = (0.4, 1.0)
-"""Range of the strength of an abnormality that is there."""
-NUM_ECTOPIC = (1, 5)
+STRENGTH = (2.0, 1.0)
+"""Beta distribution of the strength of an abnormality: most are plain, a few can hardly be seen."""
+NUM_ECTOPIC = (2, 6)
 """Range of the number of ectopic beats in 10 s, the upper end excluded."""
 ECTOPIC = "ectopic"
 ABNORMAL_SHARE = 0.3
@@ -39,7 +39,12 @@ NOTES = (
 
 
 def ecg_rows(
-    task: Task, place: str, recorder: Recorder, num_rows: int, share: float, rng: np.random.Generator
+    task: Task,
+    place: str,
+    recorder: Recorder,
+    num_rows: int,
+    share: float,
+    rng: np.random.Generator,
 ) -> list[Row]:
     """Draw rows of an ECG task.
 
@@ -73,7 +78,7 @@ def _findings(kind: np.ndarray, ectopic: np.ndarray, rng: np.random.Generator) -
     origin = rng.choice([VENTRICULAR, ATRIAL], n, p=[0.7, 0.3])
     return EcgFindings(
         kind=np.where(kind == ECTOPIC, NORMAL, kind),
-        strength=rng.uniform(*STRENGTH, n),
+        strength=rng.beta(*STRENGTH, n),
         num_ectopic=np.where(ectopic, rng.integers(*NUM_ECTOPIC, n), 0),
         ectopic_origin=np.where(ectopic, origin, SINUS),
     )

@@ -44,7 +44,9 @@ def read_support2(path: Path) -> Patients:
         DataError: a column is missing or not of its type.
     """
     table = _read(path)
-    values, observed, refused = {}, {}, {}
+    values: dict[str, np.ndarray] = {}
+    observed: dict[str, np.ndarray] = {}
+    refused: dict[str, int] = {}
     for modality in RECORDED:
         names = [feature.name for feature in SPECS[modality].features]
         columns = [table[name].to_numpy() for name in names]

@@ -1,0 +1,182 @@
+"""The report's figures, as inline SVG. No pyplot: nothing global, any thread."""
+
+import io
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from fedkim_ray.evaluation.answers import of_task
+from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
+
+TRAINED, UNSEEN = "#1f6f8b", "#c97b2a"
+WINDOW_STEPS = 10
+"""Steps that a smoothed loss is a mean of."""
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG element, the same bytes each time."""
+    sink = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fedkim"}):
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    text = sink.getvalue()
+    return text[text.index("<svg") :]
+
+
+def auroc_bars(report: EvaluationReport) -> Figure | None:
+    """AUROC of each yes/no task with its interval; the dashed line is chance."""
+    rows = [t for t in report.tasks if t.kind == "yes_no" and t.metrics["auroc"].value is not None]
+    if not rows:
+        return None
+    figure, axes = _figure(9.0, 1.2 + 0.36 * len(rows))
+    for place, row in enumerate(rows):
+        _bar(axes, place, row)
+    axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="chance, 0.5")
+    for colour, label in ((TRAINED, "trained"), (UNSEEN, "unseen, zero-shot")):
+        axes.barh([0], [0], color=colour, label=label)
+    if any(row.data_kind != "real" for row in rows):
+        axes.barh([0], [0], color="white", edgecolor="grey", hatch="//", label="synthetic data")
+    axes.set_yticks(range(len(rows)), [row.task for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="AUROC; black line: 95 % bootstrap interval by subject")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def roc_curves(answers: pa.Table, report: EvaluationReport) -> Figure | None:
+    """ROC curves of all tasks that have probabilities, trained and unseen apart."""
+    panels = {"trained": report.trained, "unseen (zero-shot)": report.unseen}
+    scored = {
+        title: [t for t in tasks if t.metrics.get("auroc") and t.metrics["auroc"].value is not None]
+        for title, tasks in panels.items()
+    }
+    scored = {title: tasks for title, tasks in scored.items() if tasks}
+    if not scored:
+        return None
+    figure = Figure(figsize=(4.6 * len(scored), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, tasks) in zip(
+        np.atleast_1d(figure.subplots(1, len(scored))), scored.items(), strict=True
+    ):
+        for task in tasks:
+            rows = of_task(answers, task.task)
+            fpr, tpr, _ = roc_curve(rows["label"].to_numpy(), rows["probability_yes"].to_numpy())
+            axes.plot(fpr, tpr, label=f"{task.task} {task.metrics['auroc'].value:.2f}")
+        axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
+        axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.legend(loc="lower right", fontsize=8, frameon=False, title="task, AUROC")
+    return figure
+
+
+def routing_map(report: EvaluationReport) -> Figure | None:
+    """Expert weights of each task, as shares of one."""
+    rows = [(t, t.routing) for t in report.tasks if t.routing]
+    if not rows:
+        return None
+    weights = np.array([routing.expert_weights for _, routing in rows])
+    num_experts = weights.shape[1]
+    figure, axes = _figure(max(6.0, 4.0 + 0.45 * num_experts), 1.2 + 0.34 * len(rows))
+    image = axes.imshow(weights, vmin=0.0, vmax=weights.max(), cmap="viridis", aspect="auto")
+    if num_experts <= 16:
+        for (row, expert), weight in np.ndenumerate(weights):
+            ink = "white" if weight < 0.6 * weights.max() else "black"
+            axes.text(expert, row, f"{100 * weight:.0f}", ha="center", va="center", c=ink, size=7)
+    axes.set_yticks(range(len(rows)), [f"{t.task} ({_short_role(t)})" for t, _ in rows])
+    axes.set_xticks(range(num_experts), [str(p + 1) for p in range(num_experts)])
+    axes.set(xlabel="expert", title=f"weight in %; uniform is {100 / num_experts:.1f}")
+    axes.title.set_size(9)
+    figure.colorbar(image, ax=axes, label="expert weight, rows sum to 1")
+    return figure
+
+
+def loss_curves(logs: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Injection loss of each task over the steps of all rounds.
+
+    Args:
+        logs: One round each: ``steps``, ``loss`` and ``loss_by_task`` (pairs of step and loss).
+    """
+    by_task: dict[str, list[tuple[int, float]]] = {}
+    for log in logs:
+        for task, pairs in log["loss_by_task"].items():
+            by_task.setdefault(task, []).extend((int(s), float(x)) for s, x in pairs)
+    if not by_task:
+        return None
+    figure, axes = _figure(8.0, 3.6)
+    for task, pairs in sorted(by_task.items()):
+        steps, losses = np.array([s for s, _ in pairs]), np.array([x for _, x in pairs])
+        (line,) = axes.plot(steps, _running_mean(losses), label=task)
+        axes.plot(steps, losses, color=line.get_color(), alpha=0.25, linewidth=0.8)
+    for log in logs[1:]:
+        if log["steps"]:
+            axes.axvline(log["steps"][0], color="grey", linestyle=":", linewidth=1)
+    axes.set(xlabel="injection step, over all rounds (dotted: a round begins)", ylim=(0, None))
+    axes.set_ylabel("loss, nats per answer token")
+    title = f"bold: mean of the last {WINDOW_STEPS} steps"
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, title=title)
+    return figure
+
+
+def round_curves(rounds: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """AUROC of the federated heads on the clients' validation splits, round by round.
+
+    Args:
+        rounds: Round reports: ``round_index`` and ``tasks`` with ``auroc_before`` and
+            ``auroc_after`` the clients' training.
+    """
+    points = [
+        (task, int(r["round_index"]) + 1, values["auroc_before"], values["auroc_after"])
+        for r in rounds
+        for task, values in r.get("tasks", {}).items()
+        if "auroc_before" in values and "auroc_after" in values
+    ]
+    if not points:
+        return None
+    figure, axes = _figure(8.0, 3.6)
+    for task, mine in groupby(sorted(points), key=lambda point: point[0]):
+        xs, befores, afters = np.array([point[1:] for point in mine]).T
+        # Two points a round: what came from the server, and what the clients made of it.
+        x = np.stack([xs - 0.4, xs], 1).ravel()
+        axes.plot(x, np.stack([befores, afters], 1).ravel(), marker="o", markersize=4, label=task)
+    axes.axhline(0.5, color="black", linestyle="--", linewidth=1)
+    axes.set(ylim=(0, 1), xlabel="round (left point: before the clients' training; right: after)")
+    axes.set_xticks(sorted({point[1] for point in points}))
+    axes.set_ylabel("AUROC of the heads, validation")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return figure
+
+
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _bar(axes: Any, place: int, row: TaskResult) -> None:
+    """Draw one task's bar, its interval and its number."""
+    e = row.metrics["auroc"]
+    hatch = "" if row.data_kind == "real" else "//"
+    colour = TRAINED if row.role == "train" else UNSEEN
+    axes.barh(place, e.value, color=colour, hatch=hatch, edgecolor="white", height=0.7)
+    if e.low is not None and e.high is not None:
+        axes.plot([e.low, e.high], [place, place], color="black", linewidth=2, clip_on=False)
+    axes.text(1.02, place, str(e), va="center", fontsize=9)
+
+
+def _short_role(task: TaskResult) -> str:
+    return "trained" if task.role == "train" else "unseen"
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of each value and up to WINDOW_STEPS - 1 before it."""
+    total = np.r_[0.0, np.cumsum(values)]
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(0, last - WINDOW_STEPS)
+    mean: np.ndarray = (total[last] - total[first]) / (last - first)
+    return mean

@@ -1,0 +1,164 @@
+"""The evaluation as a page and as a table in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import pyarrow as pa
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from fedkim_ray.evaluation import figures
+from fedkim_ray.evaluation.answers import of_task
+from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.compare import TaskDifference
+from fedkim_ray.evaluation.metrics import GENERATION, YES_NO
+from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
+from fedkim_ray.storage import Folder
+
+PAGE = "report.html"
+NAMES: Mapping[str, str] = {
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "mcc": "MCC",
+    "auroc": "AUROC",
+    "ece": "ECE",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "bleu_1": "BLEU-1",
+    "rouge_1": "ROUGE-1",
+    "rouge_l": "ROUGE-L",
+}
+"""Metrics as readers know them."""
+IN_TERMINAL = {"yes_no": ("auroc", "accuracy", "f1", "ece"), "generate": GENERATION[:3]}
+EXAMPLES_PER_TASK = 3
+
+
+def print_report(report: EvaluationReport, console: Console) -> None:
+    """Print a table of the trained tasks, one of the unseen, and one of generated answers."""
+    console.print(
+        f"[bold]{report.name}[/bold] ({report.variant}, version {report.version}) on "
+        f"{report.data_name}. {report.subset_note} 95 % bootstrap intervals by subject."
+    )
+    for title, kind, tasks in _sections(report):
+        table = Table(title=title)
+        for column in ("task", "data", "n", *(NAMES[m] for m in IN_TERMINAL[kind])):
+            table.add_column(column, justify="left" if column in ("task", "data") else "right")
+        for task in tasks:
+            values = [_short(task.metrics[m]) for m in IN_TERMINAL[kind]]
+            table.add_row(task.task, task.data_kind, str(task.num_questions), *values)
+        console.print(table)
+    for task in report.tasks:
+        for line in _remarks(task):
+            console.print(f"{task.task}: {line}", style="dim", highlight=False)
+    console.print(f"Scored in {report.scoring_seconds:.1f} s, {report.seconds:.1f} s in all.")
+
+
+def html_report(
+    report: EvaluationReport,
+    *,
+    training_logs: Sequence[Mapping[str, Any]] = (),
+    rounds: Sequence[Mapping[str, Any]] = (),
+    differences: Mapping[str, Sequence[TaskDifference]] | None = None,
+) -> str:
+    """Return one self-contained page: tables, figures and example answers.
+
+    Args:
+        report: With its answers.
+        training_logs: ``log.json`` of each round's injection, in order.
+        rounds: Round reports of the federation, in order.
+        differences: Comparisons of this model with references, by the reference's name.
+    """
+    answers = report.answers
+    drawn = {
+        "auroc": figures.auroc_bars(report),
+        "roc": figures.roc_curves(answers, report) if answers is not None else None,
+        "routing": figures.routing_map(report),
+        "loss": figures.loss_curves(training_logs),
+        "rounds": figures.round_curves(rounds),
+    }
+    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True)
+    environment.filters["interval"] = _interval
+    template = (resources.files(__package__) / PAGE).read_text()
+    return environment.from_string(template).render(
+        report=report,
+        sections=[
+            {"title": title, "metrics": YES_NO if kind == "yes_no" else GENERATION, "tasks": tasks}
+            for title, kind, tasks in _sections(report)
+        ],
+        names=NAMES,
+        remarks=[(task.task, line) for task in report.tasks for line in _remarks(task)],
+        figures={name: _inline(figure) for name, figure in drawn.items()},
+        examples=examples_of(answers, report) if answers is not None else [],
+        rounds=rounds,
+        differences=differences or {},
+    )
+
+
+def write_html(folder: Folder, page: str) -> None:
+    """Write the page beside the report."""
+    folder.write_bytes(PAGE, page.encode())
+
+
+def examples_of(answers: pa.Table, report: EvaluationReport) -> list[dict[str, Any]]:
+    """Return a few answers of each task: the first rows of each label, right or wrong alike.
+
+    Rows are taken by their place and never by the model's success.
+    """
+    examples = []
+    for task in report.tasks:
+        rows = of_task(answers, task.task).to_pylist()
+        by_label: dict[Any, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_label.setdefault(row["label"], []).append(row)
+        turns = zip(*(mine[:EXAMPLES_PER_TASK] for mine in by_label.values()), strict=False)
+        examples += [row for turn in turns for row in turn][:EXAMPLES_PER_TASK]
+    return examples
+
+
+def _sections(report: EvaluationReport) -> list[tuple[str, str, list[TaskResult]]]:
+    """Return title, kind and tasks of each table that is not empty."""
+    sections = []
+    for title, tasks in (("Trained tasks", report.trained), ("Unseen tasks", report.unseen)):
+        for kind, what in (("yes_no", "yes/no"), ("generate", "generated answers")):
+            mine = [task for task in tasks if task.kind == kind]
+            if mine:
+                sections.append((f"{title}, {what}", kind, mine))
+    return sections
+
+
+def _remarks(task: TaskResult) -> list[str]:
+    """Return what a reader must know of one task's numbers."""
+    lines = [task.note] if task.note else []
+    if task.num_unreadable:
+        lines.append(
+            f"{task.num_unreadable} of {task.num_questions} answers were neither yes nor no "
+            "and count as wrong"
+        )
+    if task.num_subjects == 1:
+        lines.append("one subject: intervals say nothing of other subjects")
+    for name, value in task.metrics.items():
+        if value.note and name != "ece":  # AUROC has said the same
+            lines.append(f"{NAMES[name]}: {value.note}")
+    return lines
+
+
+def _short(e: Estimate) -> str:
+    """Return value and interval for a narrow column."""
+    if e.value is None or e.low is None or e.high is None:
+        return str(e)
+    return f"{e.value:.3f} [{e.low:.2f}, {e.high:.2f}]"
+
+
+def _interval(e: Estimate) -> str:
+    """Return the interval alone, empty where there is none."""
+    return "" if e.low is None or e.high is None else f"[{e.low:.3f}, {e.high:.3f}]"
+
+
+def _inline(figure: Figure | None) -> Markup:
+    return Markup("" if figure is None else figures.svg(figure))

@@ -1,0 +1,210 @@
+"""The HTTP app: OpenAI's chat completions, task predictions, and what operators ask for.
+
+Nothing of Ray here: ``app.py`` puts this app into a Ray Serve deployment, tests run it alone.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+
+from serve import catalogue
+from serve.answers import (
+    NOTICE,
+    ChatChunk,
+    ChatCompletion,
+    Experts,
+    ModelFacts,
+    ModelList,
+    Predictions,
+    TaskList,
+)
+from serve.auth import ApiKeys, KeyCheck
+from serve.chat_answers import chunks, complete
+from serve.door import TASK, Door
+from serve.errors import NotReadyError, ServingError, UnknownNameError
+from serve.gateway import Gateway, task_label
+from serve.http_errors import error_body, handle_errors
+from serve.limits import BodyLimit
+from serve.metrics import CONTENT_TYPE, metrics_text
+from serve.samples import Sample, SampleList, Samples
+from serve.schemas import ChatRequest, PredictRequest
+
+STATIC = Path(__file__).parent / "static"
+READY_TIMEOUT_S = 5.0
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DESCRIPTION = f"""Answers questions about X-rays, ECGs, labs, vital signs and text from one bundle
+of FedKIM-Ray, and names the task and the experts that answered.
+
+**{NOTICE}**"""
+
+
+def create_app(
+    gateway: Gateway,
+    *,
+    keys: ApiKeys | None = None,
+    samples: Samples | None = None,
+    exporter_urls: Callable[[], list[str] | None] = lambda: None,
+) -> FastAPI:
+    """Build the app around a gateway.
+
+    Args:
+        gateway: What answers.
+        keys: Who may ask; anybody where None.
+        samples: Inputs that the playground offers; none where None.
+        exporter_urls: Metric exporters of the cluster's nodes, asked anew for each scrape; None
+            outside a cluster.
+    """
+    app = FastAPI(title="FedKIM-Ray", version=version("fedkim-ray"), description=DESCRIPTION)
+    handle_errors(app)
+
+    app.include_router(_questions(gateway))
+    app.include_router(_facts(gateway, samples or Samples()))
+    app.include_router(_operations(gateway, exporter_urls))
+    app.include_router(_page())
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(BodyLimit, max_bytes=gateway.limits.body_bytes)
+    if keys is not None:
+        app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(Door)  # added last, so outermost
+    return app
+
+
+def _questions(gateway: Gateway) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["questions"])
+
+    @router.post("/chat/completions", response_model=ChatCompletion)
+    async def chat(body: ChatRequest, request: Request) -> Any:
+        """Answer a chat; with `stream`, as server-sent events of chunks, then `[DONE]`."""
+        asked = await gateway.understand_chat(body)
+        request.scope[TASK] = task_label(asked.request.task)
+        if not body.stream:
+            return await complete(gateway, asked)
+        options = body.stream_options
+        answer = chunks(gateway, asked, bool(options and options.include_usage))
+        first = await anext(answer)
+        return StreamingResponse(_events(first, answer), media_type="text/event-stream")
+
+    @router.post("/tasks/{task}/predict")
+    async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
+        """Ask one task about one or many patients."""
+        asked = await gateway.understand_inputs(task, body)
+        request.scope[TASK] = task
+        return await gateway.predict(asked)
+
+    return router
+
+
+def _facts(gateway: Gateway, samples: Samples) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["facts"])
+
+    @router.get("/models")
+    async def models() -> ModelList:
+        """List the bundle that is served."""
+        return catalogue.model_list(await gateway.described(), gateway.started)
+
+    @router.get("/models/{model}")
+    async def model(model: str) -> ModelFacts:
+        """Describe the bundle that is served."""
+        facts = catalogue.model_facts(await gateway.described(), gateway.started)
+        if model != facts.id:
+            raise UnknownNameError(
+                f"There is no model {model[:80]!r}.",
+                f"This service has {facts.id!r}.",
+                "Use that id.",
+                "model",
+            )
+        return facts
+
+    @router.get("/tasks")
+    async def tasks() -> TaskList:
+        """List the tasks, with leads, features, units and bounds of their inputs."""
+        return catalogue.task_list(await gateway.described())
+
+    @router.get("/experts")
+    async def experts() -> Experts:
+        """List each task's expert weights."""
+        return catalogue.experts(await gateway.described())
+
+    @router.get("/samples")
+    async def sample_list() -> SampleList:
+        """List test rows that the playground offers."""
+        return samples.list()
+
+    @router.get("/samples/{sample_id}")
+    async def sample(sample_id: str) -> Sample:
+        """Give one test row as an input of `predict`."""
+        return samples.get(sample_id)
+
+    return router
+
+
+def _operations(gateway: Gateway, exporter_urls: Callable[[], list[str] | None]) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process runs."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """Say that the model answers, and in which version."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                described = await gateway.engine.describe()
+        except TimeoutError:
+            raise NotReadyError(
+                "The engine does not answer.",
+                f"It answers within {READY_TIMEOUT_S:g} s.",
+                "Wait; see the server's log if this lasts.",
+            ) from None
+        return {"status": "ready", "bundle_version": described.facts.version}
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Give the metrics of all nodes in Prometheus' text format."""
+        urls = await asyncio.to_thread(exporter_urls)
+        return Response(await metrics_text(urls), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def _page() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    async def playground() -> FileResponse:
+        """Give the playground."""
+        headers = {"Content-Security-Policy": PAGE_POLICY}
+        return FileResponse(STATIC / "index.html", headers=headers)
+
+    return router
+
+
+async def _events(first: ChatChunk, rest: AsyncIterator[ChatChunk]) -> AsyncIterator[str]:
+    """Write chunks as server-sent events; an error after the first becomes an event too."""
+    yield _event(first)
+    try:
+        async for chunk in rest:
+            yield _event(chunk)
+    except ServingError as error:
+        yield f"data: {json.dumps(error_body(error))}\n\n"
+        return
+    yield "data: [DONE]\n\n"
+
+
+def _event(chunk: ChatChunk) -> str:
+    plain = chunk.model_dump(exclude_none=True)
+    for choice in plain["choices"]:
+        choice.setdefault("finish_reason", None)  # OpenAI's clients look for it
+    return f"data: {json.dumps(plain)}\n\n"

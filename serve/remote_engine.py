@@ -1,0 +1,71 @@
+"""The engine's promise kept across a Ray Serve handle: same calls, same errors."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serve.engine import Description, EngineRequest, Piece, Scored
+from serve.errors import NotReadyError, OverloadedError, ServingError
+
+T = TypeVar("T")
+ATTEMPTS = 2
+"""A question whose replica died is asked once more: scoring changes nothing, so it may be."""
+
+
+class RemoteEngine:
+    """Asks whichever replica of the model Serve chooses."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self.handle = handle
+
+    async def describe(self) -> Description:
+        """Return what is served; see ``Engine``."""
+        return await _again(lambda: self.handle.describe.remote())
+
+    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        """Return the label probabilities of yes/no questions, in order; see ``Engine``."""
+        return await _again(lambda: self.handle.score.remote(list(requests)))
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
+        """Yield an answer piece by piece; see ``Engine``."""
+        stream: Any = self.handle.options(stream=True).generate.remote(request)
+        try:
+            async for piece in stream:
+                yield piece
+        except (RayError, RayServeException) as error:
+            raise as_serving_error(error) from None
+        finally:
+            stream.cancel()
+
+
+async def _again(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and once more where the replica was lost on the way."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return await ask()
+        except (RayError, RayServeException) as error:
+            problem = as_serving_error(error)
+            if attempt + 1 == ATTEMPTS or not isinstance(problem, NotReadyError):
+                raise problem from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def as_serving_error(error: Any) -> ServingError:
+    """Return what a Ray error means to the one who asked."""
+    cause = getattr(error, "cause", None)  # of an exception that the replica raised itself
+    if isinstance(cause, ServingError):
+        return cause
+    if isinstance(error, BackPressureError):
+        return OverloadedError(
+            "Too many requests wait for the model.",
+            "Their number is limited, so that those who wait are answered in time.",
+            "Ask again after the time in Retry-After.",
+        )
+    return NotReadyError(
+        f"The model's replica was lost or does not start ({type(error).__name__}).",
+        "Serve replaces it by itself.",
+        "Ask again after the time in Retry-After.",
+    )

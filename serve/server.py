@@ -1,0 +1,158 @@
+"""Run the service from Python, on this machine's own Ray or the cluster that is connected."""
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import ray
+from ray import serve as ray_serve
+
+from fedkim_ray.bundle.read import read_facts
+from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.storage import Folder
+from serve.app import ServeArgs, build_app
+from serve.auth import ApiKeys
+
+APP_NAME = "fedkim"
+POLL_S = 0.2
+
+
+class RunningServer:
+    """A service that answers at ``url``; as a context manager it ends with its block."""
+
+    def __init__(self, url: str, owns_ray: bool) -> None:
+        self.url = url
+        self._owns_ray = owns_ray
+
+    def wait(self) -> None:
+        """Block until Ctrl-C, then shut down."""
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the service once it has answered what is under way; and Ray, where it is its own."""
+        with contextlib.suppress(Exception):  # Ray may already be gone
+            ray_serve.delete(APP_NAME)
+            if not self._owns_ray:
+                ray_serve.shutdown()  # type: ignore[no-untyped-call]
+        if self._owns_ray:
+            ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+
+def run_server(
+    bundle_url: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    timeout_s: float = 180.0,
+    **options: Any,
+) -> RunningServer:
+    """Start the service and return once it answers.
+
+    Args:
+        bundle_url: The bundle, any fsspec URL.
+        host: Address to bind; without API keys only a loopback address is allowed.
+        port: Port to bind; 0 takes a free one.
+        timeout_s: Seconds until the first answer.
+        options: Further fields of ``ServeArgs``, such as ``samples`` or ``max_replicas``.
+
+    Raises:
+        StorageError: there is no whole bundle.
+        EnvironmentProblemError: the port is taken, the key file is unusable, a stranger could
+            ask without a key, or the service does not start.
+    """
+    args = ServeArgs(bundle=bundle_url, **options)
+    read_facts(Folder.at(bundle_url))  # a bad bundle is told in a second, not by a replica
+    if args.api_keys_file:
+        ApiKeys.from_file(args.api_keys_file)
+    elif not _is_loopback(host):
+        raise EnvironmentProblemError(
+            f"The service would listen on {host!r} without API keys.",
+            "Without keys it listens on a loopback address such as 127.0.0.1 only.",
+            "Give a key file, or keep to the loopback address.",
+        )
+    port = _free_port(host, port)
+    server = RunningServer(f"http://{host}:{port}", owns_ray=not ray.is_initialized())
+    try:
+        _start(args, host, port)
+        _wait_until_ready(server.url, timeout_s)
+    except BaseException:
+        server.shutdown()
+        raise
+    return server
+
+
+def _start(args: ServeArgs, host: str, port: int) -> None:
+    if not ray.is_initialized():
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+    try:
+        ray_serve.run(build_app(args), name=APP_NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise EnvironmentProblemError(
+            f"Ray Serve could not start the service: {str(error).splitlines()[0]}",
+            "Its two deployments start within a minute or two.",
+            "See the replicas' logs in /tmp/ray/session_latest/logs/serve.",
+        ) from None
+
+
+def _wait_until_ready(url: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    with httpx.Client(trust_env=False, timeout=10.0) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(f"{url}/readyz").status_code == 200:
+                    return
+            time.sleep(POLL_S)
+    raise EnvironmentProblemError(
+        f"The service at {url} did not answer within {timeout_s:g} s.",
+        "It answers /readyz once the model is loaded.",
+        "See /tmp/ray/session_latest/logs/serve; another Serve instance may hold another port.",
+    )
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return ``port`` once it is known to be free, or a free one for 0.
+
+    Raises:
+        EnvironmentProblemError: it is taken, or the host is no address of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"{host}:{port} cannot be bound ({error.strerror}).",
+            "The service needs an address of this machine and a free port.",
+            "End what listens there, or choose another port.",
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,173 @@
+// The playground: pick a task, give an input, see answer, probabilities and experts.
+
+import { chat, chatBody, get, setKey } from "./api.js";
+import { drawBars, drawInput } from "./draw.js";
+
+const at = (id) => document.getElementById(id);
+const state = { model: null, tasks: new Map(), samples: [], input: {}, sample: null, asking: null };
+
+async function start() {
+  try {
+    const [models, tasks, samples] = await Promise.all([
+      get("/v1/models"),
+      get("/v1/tasks"),
+      get("/v1/samples"),
+    ]);
+    [state.model] = models.data;
+    state.tasks = new Map(tasks.data.map((task) => [task.id, task]));
+    state.samples = samples.data;
+  } catch (error) {
+    at("model").textContent = "Not connected.";
+    at("problem").textContent = error.message;
+    return;
+  }
+  at("problem").textContent = "";
+  const { id, bundle_version: version, base_model: base } = state.model;
+  at("model").textContent = `Model ${id}, bundle ${version}, base ${base}`;
+  at("task").replaceChildren(group("Trained", "train"), group("Only ever asked", "unseen"));
+  await chooseTask();
+}
+
+function group(label, role) {
+  const made = document.createElement("optgroup");
+  made.label = label;
+  for (const task of state.tasks.values()) {
+    if (task.role === role) made.append(new Option(task.id.replaceAll("_", " "), task.id));
+  }
+  return made;
+}
+
+const chosenTask = () => state.tasks.get(at("task").value);
+
+async function chooseTask() {
+  const task = chosenTask();
+  at("task-facts").textContent =
+    `Reads ${task.modalities.join(", ")}. Its data in this bundle are ${task.data_kind}.`;
+  const samples = state.samples.filter((sample) => sample.task === task.id);
+  const none = samples.length ? "none" : "none: the server has no samples of this task";
+  const options = samples.map((s, i) => new Option(`${i + 1}: ${s.question.slice(0, 60)}`, s.id));
+  at("sample").replaceChildren(...options, new Option(none, ""));
+  at("question").value = task.question;
+  clearAnswer();
+  await chooseSample();
+}
+
+async function chooseSample() {
+  const id = at("sample").value;
+  at("file").value = "";
+  if (!id) {
+    takeInput({}, null);
+    return;
+  }
+  try {
+    const sample = await get(`/v1/samples/${encodeURIComponent(id)}`);
+    if (at("sample").value === id) takeInput(sample.input, sample);
+  } catch (error) {
+    at("problem").textContent = error.message;
+  }
+}
+
+function takeInput(input, sample) {
+  state.input = input;
+  state.sample = sample;
+  at("sample-facts").textContent = sample ? `A ${sample.data_kind} test row, never trained on.` : "";
+  if (input.question) at("question").value = input.question;
+  drawInput(at("input"), input, chosenTask().inputs);
+  clearAnswer();
+}
+
+async function takeFile(file) {
+  clearAnswer();
+  try {
+    const input = file.type.startsWith("image/")
+      ? { image: await dataUrl(file) }
+      : JSON.parse(await file.text());
+    at("sample").value = "";
+    takeInput(input, null);
+  } catch (error) {
+    at("problem").textContent = `${file.name} cannot be read: ${error.message}`;
+  }
+}
+
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+function clearAnswer() {
+  state.asking?.abort();
+  for (const id of ["answer", "problem", "recorded", "origin"]) at(id).textContent = "";
+  at("labels").replaceChildren();
+  at("experts").replaceChildren();
+}
+
+async function ask() {
+  clearAnswer();
+  const asking = new AbortController();
+  state.asking = asking;
+  busy(true);
+  const started = performance.now();
+  const body = chatBody(state.model.id, chosenTask().id, state.input, at("question").value.trim());
+  try {
+    for await (const chunk of chat(body, asking.signal)) {
+      at("answer").textContent += chunk.choices[0]?.delta.content ?? "";
+      if (chunk.fedkim) showFacts(chunk.fedkim, performance.now() - started);
+    }
+    if (!at("answer").textContent) at("answer").textContent = "(no words)";
+  } catch (error) {
+    if (error.name !== "AbortError") at("problem").textContent = error.message;
+  } finally {
+    if (state.asking === asking) busy(false);
+  }
+}
+
+function showFacts(facts, milliseconds) {
+  if (facts.label_probabilities) {
+    drawBars(at("labels"), "Probability of each answer", facts.label_probabilities);
+  }
+  if (facts.expert_weights) {
+    const named = facts.expert_weights.map((weight, i) => [`Expert ${i + 1}`, weight]);
+    drawBars(at("experts"), `Expert weights of ${facts.task}`, Object.fromEntries(named));
+  } else {
+    at("experts").textContent = "This bundle has no experts.";
+  }
+  if (state.sample) {
+    at("recorded").textContent =
+      `Recorded answer in the ${state.sample.data_kind} data: ${state.sample.recorded_answer}`;
+  }
+  at("origin").textContent =
+    `Read ${facts.modalities.join(", ")}; bundle ${facts.bundle_version}; ` +
+    `${Math.round(milliseconds)} ms. ${facts.notice}`;
+}
+
+function busy(isBusy) {
+  at("ask").disabled = isBusy;
+  at("stop").disabled = !isBusy;
+  at("answer").setAttribute("aria-busy", String(isBusy));
+}
+
+at("task").addEventListener("change", chooseTask);
+at("sample").addEventListener("change", chooseSample);
+at("file").addEventListener("change", () => at("file").files[0] && takeFile(at("file").files[0]));
+at("stop").addEventListener("click", () => state.asking?.abort());
+at("key").addEventListener("change", () => {
+  setKey(at("key").value);
+  start();
+});
+at("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+const drop = at("drop");
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files[0]) takeFile(event.dataTransfer.files[0]);
+  });
+}
+start();

@@ -1,0 +1,94 @@
+"""The CLIF tables, two patients long: who, which day, and mean rates of infusions."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedkim_ray.data.demo.clif import read_clif
+from fedkim_ray.data.demo.icu import SPECS, Patients
+
+START = datetime(2100, 1, 1, 8, tzinfo=UTC)
+
+
+def at(hours: float) -> datetime:
+    return START + timedelta(hours=hours)
+
+
+def value(patients: Patients, modality: str, name: str, patient: int) -> float | None:
+    column = [f.name for f in SPECS[modality].features].index(name)
+    seen = bool(patients.observed[modality][patient, 0, column])
+    return float(patients.values[modality][patient, 0, column]) if seen else None
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Patients:
+    """Patient A: a first stay a1 and a second stay a2 a month later. Patient B: b1, who died."""
+    tables = {
+        "hospitalization": {
+            "hospitalization_id": ["a2", "a1", "b1", "w"],
+            "patient_id": ["A", "A", "B", "A"],
+            "discharge_category": ["Expired", "Home", "Expired", "Home"],
+        },
+        "vitals": {
+            "hospitalization_id": ["a1", "a1", "a1", "a1", "a2", "b1", "b1"],
+            "recorded_dttm": [at(0), at(2), at(25), at(3), at(720), at(0), at(1)],
+            "vital_category": ["heart_rate"] * 3 + ["map", "heart_rate", "heart_rate", "map"],
+            "vital_value": [80.0, 100.0, 200.0, 801.0, 60.0, 120.0, 55.0],
+        },
+        "labs": {
+            "hospitalization_id": ["a1", "a1", "w"],
+            "lab_result_dttm": [at(1), at(2), at(1)],
+            "lab_category": ["po2_arterial", "creatinine", "creatinine"],
+            "lab_value_numeric": [90.0, 1.5, 9.0],
+        },
+        "respiratory_support": {
+            "hospitalization_id": ["a1", "a1"],
+            "recorded_dttm": [at(0), at(2)],
+            "fio2_set": [0.4, 0.5],
+        },
+        # One order of two drugs. Norepinephrine: 0.2 for 6 h, 0.1 for 12 h: (1.2 + 1.2) / 24 = 0.1.
+        # Propofol: from 18 h on, past the day's end: 40 * 6 / 24 = 10.
+        "medication_admin_continuous": {
+            "hospitalization_id": ["a1"] * 5,
+            "med_order_id": ["7"] * 5,
+            "med_category": ["norepinephrine", "propofol"] + ["norepinephrine"] * 2 + ["propofol"],
+            "admin_dttm": [at(0), at(18), at(6), at(18), at(30)],
+            "med_dose": pa.array([0.2, 40.0, 0.1, 0.0, 0.0], pa.float32()),
+            "med_dose_unit": ["mcg/kg/min"] * 5,
+        },
+    }
+    paths = {name: tmp_path / f"{name}.parquet" for name in tables}
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), paths[name])
+    return read_clif(paths)
+
+
+def test_the_first_stay_of_each_patient_counts(patients: Patients) -> None:
+    assert list(patients.subject_ids) == ["clif/A", "clif/B"]
+    assert patients.died.tolist() == [False, True]
+
+
+def test_a_value_is_the_mean_of_the_first_day(patients: Patients) -> None:
+    assert value(patients, "vital", "hrt", 0) == 90.0
+    assert value(patients, "vital", "meanbp", 1) == 55.0
+    assert value(patients, "lab", "crea", 0) == 1.5
+    assert value(patients, "lab", "crea", 1) is None
+
+
+def test_oxygen_quotient_is_that_of_the_means(patients: Patients) -> None:
+    assert value(patients, "lab", "pafi", 0) == pytest.approx(200.0)
+
+
+def test_an_impossible_pressure_is_missing_and_counted(patients: Patients) -> None:
+    assert value(patients, "vital", "meanbp", 0) is None
+    assert patients.num_out_of_range["meanbp"] == 1
+
+
+def test_inputs_are_rates_weighted_by_time(patients: Patients) -> None:
+    assert value(patients, "input", "norepinephrine", 0) == pytest.approx(0.1)
+    assert value(patients, "input", "propofol", 0) == pytest.approx(10.0)
+    # Every infusion is charted, so none on record is an observed zero.
+    assert value(patients, "input", "norepinephrine", 1) == 0.0

@@ -1,0 +1,153 @@
+"""From rows to batches, by numbers that a reader can check."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fedkim_ray.data.loading import (
+    CLIP,
+    Example,
+    JoinedSamples,
+    SampleSet,
+    collate,
+    decode_image,
+    epoch_batches,
+    load_samples,
+    standardise,
+)
+from fedkim_ray.data.schema import (
+    DataSpec,
+    FeatureSpec,
+    ImageSpec,
+    SeriesSpec,
+    SignalSpec,
+    sample_table,
+    write_samples,
+)
+from fedkim_ray.errors import DataError
+from fedkim_ray.storage import Folder
+
+VITAL = SeriesSpec(
+    hours=1,
+    features=(
+        FeatureSpec(name="hrt", unit="1/min", low=20, high=300, center=80, scale=10),
+        FeatureSpec(name="temp", unit="degC", low=25, high=45, center=37, scale=0.5),
+    ),
+)
+SPEC = DataSpec(
+    image=ImageSpec(size_px=4),
+    signal=SignalSpec(leads=("I",), num_samples=3),
+    series={"vital": VITAL},
+)
+
+
+def png(grey: int, side: int = 4) -> bytes:
+    sink = io.BytesIO()
+    Image.new("L", (side, side), grey).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def row(index: int, task: str, **values: object) -> dict[str, object]:
+    words = {"question": "?", "answer": "No", "label": 0}
+    return {"sample_id": f"s{index}", "subject_id": f"p{index}", "task": task, **words, **values}
+
+
+def mixed_rows() -> list[dict[str, object]]:
+    """An image, an ECG, a vital sign whose temperature is missing, and an ECG."""
+    return [
+        row(0, "a", image=png(255)),
+        row(1, "b", signal=np.array([[1, 2, 3]], np.float32)),
+        row(
+            2, "c", vital=np.array([[100, 0]], np.float32), vital_mask=np.array([[1, 0]], np.uint8)
+        ),
+        row(3, "b", signal=np.array([[4, 5, 6]], np.float32)),
+    ]
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    samples = SampleSet(sample_table(mixed_rows(), SPEC), SPEC)
+    return [samples[i] for i in range(len(samples))]
+
+
+def test_examples_carry_what_their_rows_have(examples: list[Example]) -> None:
+    assert [sorted(e.arrays) for e in examples] == [["image"], ["signal"], ["vital"], ["signal"]]
+    assert examples[2].observed["vital"].tolist() == [[True, False]]
+    assert examples[0].label == 0
+    assert examples[0].text is None
+
+
+def test_collate_keeps_modalities_apart(examples: list[Example]) -> None:
+    batch = collate(examples, SPEC)
+    assert batch.size == 4
+    assert batch.inputs["image"].rows.tolist() == [0]
+    assert batch.inputs["signal"].rows.tolist() == [1, 3]
+    assert batch.inputs["signal"].values.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+    assert batch.rows_of("b").tolist() == [1, 3]
+    assert batch.modalities_of(2) == ("vital",)
+
+
+def test_collate_standardises(examples: list[Example]) -> None:
+    batch = collate(examples, SPEC)
+    # White: (1 - 0.5) / 0.25 = 2.
+    assert batch.inputs["image"].values.unique().tolist() == [2.0]
+    # Heart rate: (100 - 80) / 10 = 2; the temperature was not measured.
+    assert batch.inputs["vital"].values.tolist() == [[[2.0, 0.0]]]
+    assert batch.inputs["vital"].observed.tolist() == [[[True, False]]]
+
+
+def test_standardise_clips() -> None:
+    values = torch.tensor([[[80.0, 38.0]], [[300.0, 20.0]]])
+    z = standardise(values, torch.ones_like(values, dtype=torch.bool), VITAL)
+    assert z.tolist() == [[[0.0, 2.0]], [[CLIP, -CLIP]]]
+
+
+def test_an_epoch_visits_every_example_once() -> None:
+    batches = list(epoch_batches(10, 4, torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    visited = [i for batch in batches for i in batch]
+    assert sorted(visited) == list(range(10))
+    assert visited != list(range(10)), "shuffled"
+    assert batches == list(epoch_batches(10, 4, torch.Generator().manual_seed(0)))
+
+
+def test_images_are_scaled_to_a_square() -> None:
+    assert decode_image(png(51, side=9), 4).tolist() == [[pytest.approx(0.2)] * 4] * 4
+
+
+def test_broken_image_bytes_are_refused(examples: list[Example]) -> None:
+    samples = SampleSet(sample_table([row(0, "a", image=png(0)[:40])], SPEC), SPEC)
+    with pytest.raises(DataError, match="An image of 40 bytes cannot be decoded"):
+        samples[0]
+
+
+def test_files_of_a_folder_are_joined_in_name_order(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    rows = mixed_rows()
+    # The parts carry different modalities: none may get lost.
+    write_samples(folder, "part-1.parquet", sample_table(rows[2:], SPEC))
+    write_samples(folder, "part-0.parquet", sample_table(rows[:2], SPEC))
+    samples = load_samples(folder, SPEC)
+    assert [example.sample_id for example in samples] == ["s0", "s1", "s2", "s3"]
+    assert [sorted(e.arrays) for e in samples] == [["image"], ["signal"], ["vital"], ["signal"]]
+    assert samples[2].arrays["vital"].tolist() == [[100.0, 0.0]]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There are no samples in"):
+        load_samples(Folder.at(tmp_path), SPEC)
+
+
+def test_joined_samples_run_end_to_end() -> None:
+    rows = mixed_rows()
+    parts = {
+        "a": SampleSet(sample_table(rows[:1], SPEC), SPEC),
+        "b": SampleSet(sample_table(rows[1:], SPEC), SPEC),
+    }
+    joined = JoinedSamples(parts)
+    assert len(joined) == 4
+    assert [joined[i].sample_id for i in range(4)] == ["s0", "s1", "s2", "s3"]

@@ -1,0 +1,119 @@
+"""The tiny recipe from the command line, killed and resumed, and submitted as a Ray job."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedkim_ray.storage import Folder
+
+BIN = Path(sys.executable).parent
+FEW_STEPS = ["--set", "injection.steps_per_round=4", "--set", "federation.local.epochs=1"]
+
+
+@dataclass
+class Run:
+    """A `fedkim run` of the tiny recipe in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    said: Path
+
+    def finish(self, exit_code: int = 0, timeout_s: float = 300.0) -> str:
+        """Wait for the end and return what the run said."""
+        code = self.process.wait(timeout_s)
+        assert code == exit_code, self.said.read_text()
+        return self.said.read_text()
+
+    def wait_for(self, file: Path, timeout_s: float = 240.0) -> None:
+        """Wait until the run has written a file."""
+        deadline = time.monotonic() + timeout_s
+        while not file.exists():
+            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < deadline, f"{file} did not appear"
+            time.sleep(0.1)
+
+
+def start(run: Path, root: str | None = None) -> Run:
+    """Start `fedkim run` on the tiny recipe, or resume where no root is given."""
+    command = [BIN / "fedkim", "run", "--out", run, "--no-evaluate"]
+    command += ["tiny", "--set", f"data.root={root}", *FEW_STEPS] if root else ["--resume"]
+    said = run.with_suffix(".txt")
+    with said.open("w") as sink:
+        return Run(subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT), said)
+
+
+def last_params(run: Path) -> dict[str, torch.Tensor]:
+    return Folder.at(run / "rounds/0001/injected").read_tensors("params.safetensors")
+
+
+@pytest.mark.ray
+def test_a_killed_run_resumes_to_the_same_numbers(tiny_root: str, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start(whole, root=tiny_root).finish()
+
+    run = start(killed, root=tiny_root)
+    run.wait_for(killed / "rounds/0000/injected/manifest.json")
+    run.process.kill()
+    run.process.wait()
+    assert not (killed / "bundle/manifest.json").exists()
+    start(killed).finish()
+
+    expected, came = last_params(whole), last_params(killed)
+    assert came.keys() == expected.keys()
+    assert all(torch.equal(came[name], expected[name]) for name in expected)
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_everything_and_keeps_what_was_published(
+    tiny_root: str, tmp_path: Path
+) -> None:
+    run = start(tmp_path / "run", root=tiny_root)
+    published = tmp_path / "run/rounds/0000/aggregated/manifest.json"
+    run.wait_for(published)
+    run.process.send_signal(signal.SIGINT)
+    said = run.finish(exit_code=130, timeout_s=60)
+    assert "Traceback" not in said
+    assert published.exists()
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A Ray head as an operator starts it, with token authentication; gives its environment."""
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_ADDRESS": "http://127.0.0.1:8299",
+    }
+    command = [BIN / "ray", "start", "--head", "--port=6399", "--dashboard-port=8299"]
+    command += ["--num-cpus=4", "--object-store-memory=300000000", "--disable-usage-stats"]
+    environment.pop("RAY_ADDRESS")
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    yield environment | {"RAY_ADDRESS": "http://127.0.0.1:8299"}
+    subprocess.run([BIN / "ray", "stop", "--force"], env=environment, check=True, timeout=60)
+
+
+@pytest.mark.ray
+def test_the_same_run_as_a_ray_job(tiny_root: str, tmp_path: Path, head: dict[str, str]) -> None:
+    run = tmp_path / "run"
+    entrypoint = [BIN / "fedkim", "run", "tiny", "--out", run, "--no-evaluate", "--json"]
+    entrypoint += ["--set", f"data.root={tiny_root}", *FEW_STEPS]
+    command = [BIN / "ray", "job", "submit", "--", *map(str, entrypoint)]
+    done = subprocess.run(
+        command, env=head, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = subprocess.run(
+        [BIN / "fedkim", "status", run, "--json"], capture_output=True, text=True, check=True
+    )
+    facts = json.loads(status.stdout)
+    assert (facts["rounds_done"], facts["rounds"]) == (2, 2)
+    assert facts["bundle"]

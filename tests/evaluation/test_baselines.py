@@ -1,0 +1,113 @@
+"""References: a specialist for tables, and the language model without encoders."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pytest
+
+from fedkim_ray.config import BaseModelConfig, EvaluationConfig
+from fedkim_ray.data.loading import SampleSet
+from fedkim_ray.data.root import read_card
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.errors import DataError
+from fedkim_ray.evaluation.answers import ANSWERS, of_task
+from fedkim_ray.evaluation.baselines import (
+    blind_note,
+    evaluate_base,
+    logistic_answers,
+    pooled_training_sets,
+)
+from fedkim_ray.evaluation.compare import compare
+from fedkim_ray.evaluation.evaluate import load_questions
+from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.evaluation.text_only import ask_in_text
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Task
+
+BY_ID: Mapping[str, Task] = {task.id: task for task in TASKS}
+BASE = BaseModelConfig(name="tiny-random", dtype="float32")
+
+
+def questions(root_url: str, *tasks: str) -> Mapping[str, SampleSet]:
+    root = Folder.at(root_url)
+    return load_questions(root, read_card(root).spec, BY_ID, tasks).samples
+
+
+@pytest.fixture(scope="module")
+def base_report(tiny_root: str) -> EvaluationReport:
+    config = EvaluationConfig(bootstrap_samples=20, max_new_tokens=2)
+    wanted = ["covid19", "mortality", "med_vqa"]
+    return evaluate_base(BASE, BY_ID, Folder.at(tiny_root), config, wanted)
+
+
+def test_training_rows_of_all_hospitals_come_into_one_place(tiny_root: str) -> None:
+    root = Folder.at(tiny_root)
+    sets = pooled_training_sets(root, read_card(root), "ecg_abnormal")
+    assert [len(s) for s in sets] == [48, 48, 24]  # north, south, public
+
+
+def test_logistic_regression_learns_the_tables(tiny_root: str) -> None:
+    root = Folder.at(tiny_root)
+    train = pooled_training_sets(root, read_card(root), "mortality")
+    samples = questions(tiny_root, "mortality")["mortality"]
+    answers = logistic_answers(BY_ID["mortality"], train, samples)
+    assert answers.schema == ANSWERS
+    right = zip(answers["said"].to_pylist(), answers["answer"].to_pylist(), strict=True)
+    assert sum(said == answer for said, answer in right) > 0.9 * len(samples)
+
+
+def test_logistic_regression_refuses_a_task_without_tables(tiny_root: str) -> None:
+    samples = questions(tiny_root, "covid19")["covid19"]
+    with pytest.raises(DataError, match=r"'covid19' has the modalities image.*reads tables"):
+        logistic_answers(BY_ID["covid19"], [samples], samples)
+
+
+def test_logistic_regression_refuses_one_class(tiny_root: str) -> None:
+    samples = questions(tiny_root, "mortality")["mortality"]
+    positives = SampleSet(
+        samples.table.filter(pa.compute.equal(samples.table["label"], 1)), samples.spec
+    )
+    with pytest.raises(DataError, match=r"have the labels \['1'\]"):
+        logistic_answers(BY_ID["mortality"], [positives], samples)
+
+
+def test_base_is_constant_where_it_sees_nothing(base_report: EvaluationReport) -> None:
+    covid = base_report.result("covid19")
+    auroc = covid.metrics["auroc"]
+    assert (auroc.value, auroc.low, auroc.high) == (0.5, 0.5, 0.5)
+    assert "0.5 by construction" in covid.note
+    assert "blind" in base_report.result("med_vqa").note
+
+
+def test_base_reads_tables_as_text(base_report: EvaluationReport) -> None:
+    assert base_report.answers is not None
+    rows = of_task(base_report.answers, "mortality")
+    assert len(set(rows["probability_yes"].to_pylist())) > 40
+    assert base_report.result("mortality").note == ""
+    assert base_report.variant == "base"
+
+
+def test_base_compares_with_itself_at_zero(base_report: EvaluationReport) -> None:
+    assert base_report.answers is not None
+    for d in compare(base_report.answers, base_report.answers, 10):
+        assert (d.difference.value, d.verdict) == (0.0, "undecided")
+
+
+def test_equal_prompts_are_asked_once(tiny_root: str) -> None:
+    told: list[tuple[int, int]] = []
+    ask_in_text(
+        load_base("tiny-random", "float32"),
+        questions(tiny_root, "covid19", "lung_opacity"),
+        BY_ID,
+        batch_size=8,
+        max_new_tokens=1,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(2, 2)]  # one prompt a task for 96 images
+
+
+@pytest.mark.parametrize(("task", "said"), [("sepsis", ""), ("ectopic_beats", "signal")])
+def test_note_names_what_the_prompt_lacks(task: str, said: str) -> None:
+    assert said in blind_note(BY_ID[task])
+    assert bool(blind_note(BY_ID[task])) == bool(said)

@@ -1,0 +1,57 @@
+"""Samples: test rows in the form that requests take."""
+
+import numpy as np
+import pytest
+
+from fedkim_ray.data.loading import load_samples
+from fedkim_ray.storage import Folder
+from serve.errors import UnknownNameError
+from serve.inputs import RawInput, to_example
+from serve.limits import Limits
+from serve.samples import PER_TASK, Samples
+from serve.schemas import PatientInput
+from serve.transformers_engine import TransformersEngine
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_root: str, engine: TransformersEngine) -> Samples:
+    """A few test rows of every task."""
+    tasks = {task.id: task for task in engine.facts.tasks}
+    return Samples.from_root(tiny_root, tasks, engine.facts.spec)
+
+
+def test_every_task_has_a_few_of_both_answers(samples: Samples) -> None:
+    listed = samples.list().data
+    assert len(listed) == 12 * PER_TASK
+    answers = {s.recorded_answer for s in listed if s.task == "covid19"}
+    assert answers == {"Yes", "No"}
+    assert {s.data_kind for s in listed} == {"synthetic"}
+
+
+def test_a_sample_sent_back_is_the_row_that_it_came_from(
+    samples: Samples, tiny_root: str, engine: TransformersEngine
+) -> None:
+    # The first sample of a yes/no task is its first row with label 1, which is row 1.
+    for task in engine.facts.tasks:
+        if task.kind != "yes_no":
+            continue
+        row = load_samples(Folder.at(tiny_root) / "test" / task.id, engine.facts.spec)[1]
+        sent = PatientInput.model_validate(samples.get(f"{task.id}-0").input)
+        raw = RawInput(
+            image=sent.image,
+            ecg=sent.ecg,
+            series=sent.series or {},
+            question=sent.question or "",
+        )
+        came = to_example(raw, task, engine.facts.spec, Limits())
+        assert came.arrays.keys() == row.arrays.keys()
+        for modality, array in row.arrays.items():
+            seen = row.observed.get(modality, np.ones_like(array, bool))
+            np.testing.assert_allclose(came.arrays[modality][seen], array[seen], atol=1e-4)
+            if modality in row.observed:
+                np.testing.assert_array_equal(came.observed[modality], seen)
+
+
+def test_an_unknown_sample_is_refused(samples: Samples) -> None:
+    with pytest.raises(UnknownNameError, match=r"'nobody-0'.*48 samples"):
+        samples.get("nobody-0")

@@ -1,0 +1,132 @@
+"""Publishing: whole or not at all, and held against its manifest when opened."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedkim_ray.errors import StorageError
+from fedkim_ray.storage import MANIFEST, Folder, is_published, open_published, publish
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """A folder that does not exist yet, on disk and in fsspec's object store in memory."""
+    if request.param == "local":
+        return Folder.at(tmp_path / "run")
+    return Folder.at(f"memory://{uuid.uuid4().hex}/run")
+
+
+def publish_two_files(folder: Folder) -> None:
+    with publish(folder, "round", 1, seed=7) as out:
+        out.write_json("report.json", {"loss": 0.5})
+        (out / "deep").write_bytes("weights.bin", b"\x00\x01")
+
+
+def test_what_was_published_opens_with_its_facts(folder: Folder) -> None:
+    publish_two_files(folder)
+    manifest = open_published(folder, "round", 1)
+    assert manifest["seed"] == 7
+    assert sorted(manifest["files"]) == ["deep/weights.bin", "report.json"]
+    assert manifest["files"]["deep/weights.bin"]["size_bytes"] == 2
+    assert folder.read_json("report.json") == {"loss": 0.5}
+
+
+def test_the_manifest_comes_last(folder: Folder) -> None:
+    def interrupted() -> None:
+        with publish(folder, "round", 1) as out:
+            out.write_bytes("part.bin", b"half of it")
+            assert not is_published(folder)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not is_published(folder)
+    with pytest.raises(StorageError, match="no published round"):
+        open_published(folder, "round", 1)
+
+
+def test_a_leftover_is_no_part_of_the_next_attempt(folder: Folder) -> None:
+    folder.write_bytes("leftover.bin", b"from a run that was killed")
+    publish_two_files(folder)
+    assert sorted(open_published(folder, "round", 1)["files"]) == [
+        "deep/weights.bin",
+        "report.json",
+    ]
+
+
+def test_an_altered_byte_is_refused_with_the_files_name(folder: Folder) -> None:
+    publish_two_files(folder)
+    (folder / "deep").write_bytes("weights.bin", b"\x00\x02")
+    with pytest.raises(StorageError, match=r"deep/weights\.bin' has SHA-256 .* manifest says"):
+        open_published(folder, "round", 1)
+
+
+def test_a_lost_file_is_refused_with_its_name(folder: Folder) -> None:
+    publish_two_files(folder)
+    folder.fs.rm(folder.full("report.json"))
+    with pytest.raises(StorageError, match=r"report\.json' has SHA-256 no such file"):
+        open_published(folder, "round", 1)
+
+
+@pytest.mark.parametrize(("kind", "version"), [("round", 2), ("bundle", 1)])
+def test_another_kind_or_version_is_refused(folder: Folder, kind: str, version: int) -> None:
+    publish_two_files(folder)
+    with pytest.raises(
+        StorageError, match=f"a round of format version 1.*reads a {kind} .*{version}"
+    ):
+        open_published(folder, kind, version)
+
+
+def test_a_manifest_that_is_not_json_is_refused(folder: Folder) -> None:
+    publish_two_files(folder)
+    folder.write_bytes(MANIFEST, b"{")
+    with pytest.raises(StorageError, match="is not JSON"):
+        open_published(folder, "round", 1)
+
+
+def test_tensors_come_back_equal_even_where_they_shared_memory(folder: Folder) -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+    folder.write_tensors("t.safetensors", {"whole": whole, "turned": whole.T})
+    came = folder.read_tensors("t.safetensors")
+    assert torch.equal(came["whole"], whole)
+    assert torch.equal(came["turned"], whole.T)
+
+
+def test_lines_are_appended_in_order(folder: Folder) -> None:
+    folder.append_line("log.jsonl", "first")
+    folder.append_line("log.jsonl", "second")
+    assert folder.read_bytes("log.jsonl") == b"first\nsecond\n"
+
+
+def test_names_lists_what_lies_directly_inside(folder: Folder) -> None:
+    assert folder.names() == []
+    publish_two_files(folder)
+    assert folder.names() == ["deep", MANIFEST, "report.json"]
+
+
+def test_a_missing_file_is_named(folder: Folder) -> None:
+    with pytest.raises(StorageError, match=r"no file .*absent\.json"):
+        folder.read_json("absent.json")
+
+
+def test_a_url_leads_back_to_its_folder(folder: Folder) -> None:
+    publish_two_files(folder)
+    assert is_published(Folder.at(folder.url))
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.at(tmp_path)
+    folder.write_bytes("state.bin", b"old")
+
+    def full_disk(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write_bytes("state.bin", b"new and longer")
+    assert folder.read_bytes("state.bin") == b"old"
+    assert folder.names() == ["state.bin"]

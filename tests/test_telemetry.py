@@ -1,0 +1,40 @@
+"""The metric table, and the way from a call to Prometheus' text."""
+
+import pytest
+
+from fedkim_ray import metric_names as names
+from fedkim_ray import telemetry
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the numbers in this process, whether or not another test started Ray."""
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+
+
+@pytest.mark.parametrize("metric", names.METRICS.values(), ids=lambda m: m.name)
+def test_names_say_their_unit_and_histograms_have_rising_buckets(metric: names.Metric) -> None:
+    assert metric.name.startswith("fedkim_")
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert (metric.unit == "seconds") == ("_seconds" in metric.name)
+    assert (metric.kind == "histogram") == bool(metric.buckets)
+    assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def test_values_appear_under_their_names_and_labels() -> None:
+    telemetry.inc(names.TOKENS, 3)
+    telemetry.inc(names.TOKENS, 4)
+    telemetry.set_gauge(names.QUEUE_LENGTH, 2)
+    telemetry.observe(names.EXPERT_WEIGHT, 0.25, task="covid19", expert=0)
+    text = telemetry.render().decode()
+    assert "fedkim_tokens_total 7.0" in text
+    assert "fedkim_queue_length 2.0" in text
+    assert 'fedkim_expert_weight_bucket{expert="0",le="0.2",task="covid19"} 0.0' in text
+    assert 'fedkim_expert_weight_bucket{expert="0",le="0.3",task="covid19"} 1.0' in text
+
+
+def test_a_call_that_breaks_the_declaration_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fedkim_tokens_total is a counter .* a gauge"):
+        telemetry.set_gauge(names.TOKENS, 1.0)
+    with pytest.raises(ValueError, match=r"labels \['task'\]; .* with \['tsk'\]"):
+        telemetry.observe(names.REQUEST_SECONDS, 1.0, tsk="covid19")
