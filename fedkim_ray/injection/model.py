@@ -299,10 +299,6 @@ class InjectedModel(nn.Module):
         """The transformers model itself, with adapted layers where there are any."""
         llm = cast(Any, self.llm)
         return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-            cast(Any, self.llm).get_base_model()
-            if hasattr(self.llm, "get_base_model")
-            else self.llm
-        )
 
     def loss(self, prompted: Prompted) -> tuple[Tensor, Tensor]:
         """Next-token cross-entropy on the answer tokens only; the gate must be held.
