@@ -1,6 +1,7 @@
 """The metric table, and the way from a call to Prometheus' text."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
@@ -10,6 +11,8 @@ from fedkim_ray import telemetry
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the numbers in this process, whether or not another test started Ray."""
     monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+    monkeypatch.setattr(telemetry, "REGISTRY", CollectorRegistry())
+    telemetry._own_metric.cache_clear()  # else metrics of the last registry would be used
 
 
 @pytest.mark.parametrize("metric", names.METRICS.values(), ids=lambda m: m.name)

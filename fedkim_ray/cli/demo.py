@@ -92,21 +92,27 @@ def _ask_each_task(url: str, data: str, named: tuple[str, ...] | None) -> Table:
     """Ask one test question of each trained task over HTTP."""
     import httpx
 
-    table = Table("task", "answer", "P(yes)", "strongest experts", title="Asked over HTTP")
+    columns = ("task", "recorded", "answer", "probability", "strongest experts")
+    table = Table(*columns, title="One test question of each trained task, asked over HTTP")
     with httpx.Client(base_url=url, timeout=120) as http:
         samples = http.get("/v1/samples").raise_for_status().json()["data"]
         for task in http.get("/v1/tasks").raise_for_status().json()["data"]:
             if task["role"] != "train" or (named and task["id"] not in named):
                 continue
-            sample = next(s for s in samples if s["task"] == task["id"])
+            sample = next(s["id"] for s in samples if s["task"] == task["id"])
             table.add_row(task["id"], *_answer(http, task["id"], sample))
     return table
 
 
-def _answer(http: Any, task: str, sample: dict[str, Any]) -> list[str]:
+def _answer(http: Any, task: str, sample_id: str) -> tuple[str, str, str, str]:
+    """Return a test row's recorded answer, the model's, its probability, the top two experts."""
+    sample = http.get(f"/v1/samples/{sample_id}").raise_for_status().json()
     reply = http.post(f"/v1/tasks/{task}/predict", json={"inputs": [sample["input"]]})
     told = reply.raise_for_status().json()["data"][0]
-    return [str(told)]
+    said, weights = told["answer"], told["expert_weights"] or []
+    strongest = sorted(range(len(weights)), key=lambda p: -weights[p])[:2]
+    experts = ", ".join(f"{p}: {weights[p]:.2f}" for p in strongest)
+    return sample["recorded_answer"], said, f"{told['label_probabilities'][said]:.2f}", experts
 
 
 def _print_phases(phases: dict[str, float], console: Console) -> None:
