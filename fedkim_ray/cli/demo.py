@@ -13,7 +13,7 @@ from fedkim_ray.cli.options import Overrides
 
 NOTE = (
     "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic. "
-    "Expect 10 to 15 minutes on 2 cores, after a first download of 150 MB."
+    "Expect about 12 minutes on 2 cores, after a first download of 150 MB."
 )
 
 
