@@ -277,7 +277,7 @@ def load_recipe(
         raise RecipeError(
             f"There is no variant {variant!r}.",
             f"The variants are {', '.join(VARIANTS)}.",
-            "`base` trains nothing: use `fedkim evaluate --base`.",
+            "`base` trains nothing: ask it with `fedkim evaluate BUNDLE --base`.",
         )
     values = _read_yaml(name_or_path)
     if variant != "fedkim":

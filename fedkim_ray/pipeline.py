@@ -33,6 +33,7 @@ from fedkim_ray.federation.aggregation import ServerState, state_from_tensors, s
 from fedkim_ray.federation.clients import Clients
 from fedkim_ray.federation.coordinator import run_round
 from fedkim_ray.federation.ray_clients import open_clients
+from fedkim_ray.federation.setup import make_setups
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
@@ -62,7 +63,8 @@ def plan_run(recipe: Recipe) -> RunPlan:
 
     Raises:
         DataError: the data root is absent, or lacks a client or a task's public data.
-        RecipeError: a named task is unknown or not a trained one.
+        RecipeError: a named task is no trained one, a client has nothing to learn, or the quorum
+            is larger than the number of clients.
         BaseModelError: the base model is not there.
     """
     card = read_card(Folder.at(recipe.data.root))
@@ -74,8 +76,18 @@ def plan_run(recipe: Recipe) -> RunPlan:
         for client in clients
     }
     LightModel(recipe.encoders, card.spec, trained)  # refuses impossible encoders early
+    if recipe.federation.clients_train:  # refuses an impossible quorum before Ray starts
+        make_setups(
+            clients,
+            recipe.data.root,
+            card.spec,
+            recipe.encoders,
+            by_client,
+            trained,
+            recipe.federation,
+        )
     find_base(recipe.base.name, recipe.base.revision)
-    return RunPlan(card, tasks, trained, {c: t for c, t in by_client.items() if t})
+    return RunPlan(card, tasks, trained, by_client)
 
 
 def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
@@ -165,8 +177,8 @@ def _state_before(run: RunFolder, plan: RunPlan, r: int) -> ServerState:
     folder = run.aggregated(r - 1)
     open_published(folder, AGGREGATED, AGGREGATED_VERSION)
     state = state_from_tensors(folder.read_tensors("server.safetensors"))
-    params, _, _ = read_injection(run.injected(r - 1))
-    return strategy.rebase(state, {**state.params, **encoders_of(params)})
+    injected, _ = read_injection(run.injected(r - 1))
+    return strategy.rebase(state, {**state.params, **encoders_of(injected.params)})
 
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:

@@ -198,7 +198,7 @@ def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, 
     came = (manifest.get("kind"), manifest.get("format_version"))
     if came != (kind, format_version):
         raise StorageError(
-            f"{folder.url!r} holds a {came[0]} of format version {came[1]}.",
+            f"{folder.url!r} has the kind {came[0]!r} and format version {came[1]}.",
             f"This release reads a {kind} of format version {format_version}.",
             "Use the release that wrote it, or make it anew with this one.",
         )

@@ -1,10 +1,21 @@
 """Fixtures that several folders share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
+from fedkim_ray.bundle.write import write_bundle
+from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import write_tiny_root
+from fedkim_ray.data.root import read_card
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.round_files import publish_round
+from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.storage import Folder
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +39,44 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def write_tiny_bundle(tiny_root: str) -> Callable[[Path, str], str]:
+    """Write a bundle (folder, adapter) and return its URL; ``injected`` lies beside it."""
+    return lambda folder, adapter: _write_tiny_bundle(folder, tiny_root, adapter)
+
+
+@pytest.fixture(scope="session")
+def bundle_url(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_bundle: Callable[[Path, str], str]
+) -> str:
+    """URL of a whole bundle of the random tiny model, made without DeepSpeed or Ray.
+
+    Do not write into it.
+    """
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), "m3oe")
+
+
+def _write_tiny_bundle(folder: Path, data_url: str, adapter: str) -> str:
+    """Write a bundle of untrained weights, with experts that differ, and return its URL."""
+    overrides = [f"data.root={data_url}", f"injection.adapter={adapter}"]
+    recipe = load_recipe("tiny", overrides)
+    card = read_card(Folder.at(data_url))
+    base = load_base(recipe.base.name, recipe.base.dtype)
+    torch.manual_seed(0)
+    tasks = {task.id: task for task in TASKS}
+    model = InjectedModel(base, recipe.injection, recipe.encoders, card.spec, tasks)
+    params = {n: p.detach().clone() for n, p in model.trained_parameters().items()}
+    for name, value in params.items():
+        if "lora_B" in name:  # zero at the start of training: all experts and answers were alike
+            value.normal_(std=0.5)
+    log = StepLog()
+    for step in range(3):
+        log.add(step, [(t.id, 1.0 - 0.1 * step) for t in TASKS if t.role == "train"])
+    injected = Folder.at(folder / "injected")
+    state = InjectionState(params=params, moments={}, step=3)
+    publish_round(injected, model, state, log, base.fingerprint)
+    bundle = Folder.at(folder / "bundle")
+    write_bundle(bundle, injected, recipe, card, TASKS, card.clients)
+    return bundle.url

@@ -74,7 +74,7 @@ def test_a_lost_file_is_refused_with_its_name(folder: Folder) -> None:
 def test_another_kind_or_version_is_refused(folder: Folder, kind: str, version: int) -> None:
     publish_two_files(folder)
     with pytest.raises(
-        StorageError, match=f"a round of format version 1.*reads a {kind} .*{version}"
+        StorageError, match=f"kind 'round' and format version 1.*reads a {kind} .*{version}"
     ):
         open_published(folder, kind, version)
 

@@ -25,10 +25,10 @@ A frozen language model with medical knowledge injected by FedKIM: encoders trai
 | task | role | modalities | data |
 |---|---|---|---|
 {% for t in facts.tasks -%}
-| {{ t.id }} | {{ t.role }} | {{ t.modalities | join(', ') }} | {{ facts.data_kinds[t.id] }} |
+| {{ t.id }} | {{ roles[t.id] }} | {{ t.modalities | join(', ') }} | {{ facts.data_kinds[t.id] }} |
 {% endfor %}
 Tasks with the role *unseen* were never trained: they route by their description, which
-extrapolates from the {{ trained }} trained ones.
+extrapolates from the {{ facts.training | length }} trained ones.
 
 ## Lineage
 
@@ -51,5 +51,8 @@ extrapolates from the {{ trained }} trained ones.
 def model_card(facts: BundleFacts) -> str:
     """Return the card as Markdown."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)
-    trained = sum(task.role == "train" for task in facts.tasks)
-    return environment.from_string(TEMPLATE).render(facts=facts, trained=trained)
+    roles = {
+        t.id: t.role if t.role == "unseen" or t.id in facts.training else "left out of this run"
+        for t in facts.tasks
+    }
+    return environment.from_string(TEMPLATE).render(facts=facts, roles=roles)

@@ -18,7 +18,7 @@ from fedkim_ray.bundle.model_card import model_card
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.injection.round_files import read_injection
-from fedkim_ray.storage import Folder, open_published, publish
+from fedkim_ray.storage import Folder, publish
 from fedkim_ray.types import Params, Task
 
 
@@ -40,9 +40,9 @@ def write_bundle(
         tasks: All tasks that the model may be asked, trained and unseen.
         clients: Clients that took part.
     """
-    params, _, step = read_injection(injected)
+    state, manifest = read_injection(injected)
+    params = state.params
     log = injected.read_json("log.json")
-    manifest = open_published(injected, "injection", 1)
     facts = BundleFacts(
         name=recipe.name,
         version=version_of(params),
@@ -56,7 +56,7 @@ def write_bundle(
         data_name=card.name,
         data_kinds={t.id: card.kind_of(t.id) for t in tasks},
         rounds=recipe.federation.rounds,
-        steps=step,
+        steps=state.step,
         seed=recipe.seed,
         clients=tuple(_lineage(card, client) for client in clients),
         public_fingerprint=card.fingerprint("public/"),

@@ -1,13 +1,16 @@
 """``fedkim data``: make, look at and check data roots."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fedkim_ray.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from fedkim_ray.data.root import DatasetCard
 
 app = typer.Typer(help="Make, describe and check data roots.", no_args_is_help=True)
 RootUrl = Annotated[str, typer.Argument(help="A data root, any fsspec URL.")]
@@ -25,17 +28,22 @@ def tiny(url: RootUrl, seed: int = 0) -> None:
 @app.command()
 def demo(url: RootUrl, seed: int = 0) -> None:
     """Write the demo's root: real patients (SUPPORT2) and synthetic X-rays and ECGs."""
+    card = write_demo(url, seed)
+    typer.echo(f"{card.num_examples('')} examples of {len(card.files)} files at {url}")
+
+
+def write_demo(url: str, seed: int = 0) -> "DatasetCard":
+    """Write the demo's root under a progress bar, unless it is there already."""
     from fedkim_ray.cli.progress import new_progress
     from fedkim_ray.data.demo.root import write_demo_root
 
     with new_progress(Console(stderr=True)) as progress:
         bar = progress.add_task("writing data", total=None, note="")
-        card = write_demo_root(
+        return write_demo_root(
             url,
             seed,
             lambda done, total, name: progress.update(bar, completed=done, total=total, note=name),
         )
-    typer.echo(f"{card.num_examples('')} examples of {len(card.files)} files at {url}")
 
 
 @app.command()

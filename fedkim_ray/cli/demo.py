@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedkim_ray.cli.data import write_demo
 from fedkim_ray.cli.options import Overrides
 
 NOTE = (
     "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic. "
-    "Expect about 12 minutes on 2 cores, after a first download of 150 MB."
+    "Expect about 12 minutes on 2 cores, after the first downloads."
 )
 
 
@@ -36,7 +37,7 @@ def demo(
     data = f"{out}/data"
     loaded = load_recipe(recipe, [f"data.root={data}", *(overrides or [])])
     with _phase("data", phases):
-        _write_data(data)
+        write_demo(data)
     with _phase("base model", phases):
         find_base(loaded.base.name)
     with _phase("federation and injection", phases), RunProgress(console) as progress:
@@ -62,20 +63,6 @@ def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
     begun = time.monotonic()
     yield
     phases[name] = time.monotonic() - begun
-
-
-def _write_data(url: str) -> None:
-    from fedkim_ray.cli.progress import new_progress
-    from fedkim_ray.data.demo.root import write_demo_root
-
-    with new_progress(Console(stderr=True)) as progress:
-        bar = progress.add_task("writing data", total=None, note="")
-        write_demo_root(
-            url,
-            progress=lambda done, total, name: progress.update(
-                bar, completed=done, total=total, note=name
-            ),
-        )
 
 
 def _open_run(url: str, recipe: Any) -> Any:

@@ -36,15 +36,19 @@ def evaluate(
     max_questions: Annotated[
         int | None, typer.Option(help="Ask a fixed, evenly drawn subset. Default: all.", min=1)
     ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Ask the bundle's frozen base model, in text, instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on a data root's test data, trained and unseen tasks apart.
 
     Example: fedkim evaluate runs/demo/run/bundle --data runs/demo/data --out runs/demo/all
     """
-    from fedkim_ray.bundle.read import load_bundle
+    from fedkim_ray.bundle.read import load_bundle, read_facts
     from fedkim_ray.config import EvaluationConfig
     from fedkim_ray.errors import RecipeError
+    from fedkim_ray.evaluation.baselines import evaluate_base
     from fedkim_ray.evaluation.report import html_report, print_report, write_html
     from fedkim_ray.evaluation.results import write_report
     from fedkim_ray.storage import Folder
@@ -56,7 +60,12 @@ def evaluate(
     chosen: Literal["likelihood", "generate"] = "generate" if read == "generate" else "likelihood"
     config = EvaluationConfig(max_questions=max_questions)
     names = tasks.split(",") if tasks else None
-    report = _score(load_bundle(bundle), data, config, names, chosen)
+    if base:
+        facts = read_facts(Folder.at(bundle))
+        tasks_by_id = {task.id: task for task in facts.tasks}
+        report = evaluate_base(facts.base, tasks_by_id, Folder.at(data), config, names, chosen)
+    else:
+        report = _score(load_bundle(bundle), data, config, names, chosen)
     if out:
         write_report(report, Folder.at(out))
         write_html(Folder.at(out), html_report(report))

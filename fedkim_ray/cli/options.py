@@ -4,9 +4,6 @@ from typing import Annotated
 
 import typer
 
-RecipeName = Annotated[
-    str, typer.Argument(help="A packaged recipe (see `fedkim recipes`) or a YAML file.")
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one value: a.b=value. May be repeated.", metavar="A.B=V"),

@@ -38,12 +38,14 @@ def run(
 
     A run that was killed goes on with: fedkim run --resume --out runs/tiny
     """
+    console = Console(stderr=True)
+    folder = _open_run(recipe, out, overrides or [], variant, resume)
+
+    # After the recipe was read: a misspelt one is refused without loading the libraries.
     from fedkim_ray.cli.evaluate import evaluate_run
     from fedkim_ray.cli.progress import RunProgress
     from fedkim_ray.pipeline import run_recipe
 
-    console = Console(stderr=True)
-    folder = _open_run(recipe, out, overrides or [], variant, resume)
     with RunProgress(console) as progress:
         facts = run_recipe(folder, progress)
     result = {"run": folder.folder.url, "bundle": folder.bundle.url, "version": facts.version}

@@ -69,11 +69,6 @@ class Batch:
         """Return the rows of one task, (N,) int64."""
         return torch.tensor([i for i, e in enumerate(self.examples) if e.task == task])
 
-    def modalities_of(self, row: int) -> tuple[Modality, ...]:
-        """Encoded modalities that the example at ``row`` carries, in the fixed order."""
-        arrays = self.examples[row].arrays
-        return tuple(m for m in self.inputs if m in arrays)
-
 
 class SampleSet(Sequence[Example]):
     """All rows of one or more sample tables, decoded one by one when asked for."""

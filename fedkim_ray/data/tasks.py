@@ -7,7 +7,7 @@ Source: FedMEKI, https://arxiv.org/abs/2408.09227, tables 1 and 2; FedKIM sectio
 
 from collections.abc import Iterable, Mapping
 
-from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES, SERIES
+from fedkim_ray.data.modalities import MODALITIES, SERIES
 from fedkim_ray.errors import RecipeError
 from fedkim_ray.types import Task, TaskId
 
@@ -162,8 +162,3 @@ def task_table(added: Iterable[Task] = ()) -> Mapping[TaskId, Task]:
             )
         table[task.id] = task
     return table
-
-
-def modality_description(task: Task) -> str:
-    """Return M_t: the descriptions of the task's modalities, in the fixed order."""
-    return " ".join(DESCRIPTIONS[m] for m in MODALITIES if m in task.modalities)

@@ -55,7 +55,7 @@ class BaseModel:
 def working_dtype(wanted: str, on_gpu: bool = False) -> str:
     """Return the precision to compute in: ``wanted``, or for ``auto`` what this machine is fast at.
 
-    On a CPU without instructions for it, bfloat16 GEMMs are about 8 times slower than float32.
+    On a CPU without instructions for it, bfloat16 GEMMs are far slower than float32.
     """
     if wanted != "auto":
         return wanted

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -177,8 +176,3 @@ def _target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
             "Name some of those, or use `attention_mlp`.",
         )
     return list(wanted)
-
-
-def expert_weights_uniform(num_rows: int, num_experts: int) -> Tensor:
-    """Return (B, P) equal weights: the mixture that PEFT computes without a gate."""
-    return torch.full((num_rows, num_experts), 1.0 / num_experts)

@@ -129,10 +129,6 @@ class InjectedModel(nn.Module):
         """Parameters that injection trains, by name, in a fixed order."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
-    def encoder_params(self) -> dict[str, Tensor]:
-        """Return the encoders' parameters under the names that federation uses."""
-        return self.light.params()
-
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""

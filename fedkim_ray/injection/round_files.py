@@ -36,21 +36,26 @@ def read_round_start(
         moments: Params = {}
         step = 0
     else:
-        params, moments, step = read_injection(Folder.at(previous_url))
+        last, _ = read_injection(Folder.at(previous_url))
+        params, moments, step = dict(last.params), last.moments, last.step
     params |= {LIGHT + name: value for name, value in encoders.items()}
     _require_complete(model, params)
     return InjectionState(params=params, moments=moments, step=step)
 
 
-def read_injection(folder: Folder) -> tuple[dict[str, Any], Params, int]:
-    """Return parameters, moments and step of a published round.
+def read_injection(folder: Folder) -> tuple[InjectionState, dict[str, Any]]:
+    """Return the state that a published round ended with, and its manifest.
 
     Raises:
         StorageError: it is not whole or of another format.
     """
     manifest = open_published(folder, KIND, FORMAT_VERSION)
-    params = folder.read_tensors("params.safetensors")
-    return params, folder.read_tensors("moments.safetensors"), int(manifest["step"])
+    state = InjectionState(
+        params=folder.read_tensors("params.safetensors"),
+        moments=folder.read_tensors("moments.safetensors"),
+        step=int(manifest["step"]),
+    )
+    return state, manifest
 
 
 def encoders_of(params: Params) -> dict[str, Any]:

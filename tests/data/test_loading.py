@@ -88,7 +88,6 @@ def test_collate_keeps_modalities_apart(examples: list[Example]) -> None:
     assert batch.inputs["signal"].rows.tolist() == [1, 3]
     assert batch.inputs["signal"].values.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
     assert batch.rows_of("b").tolist() == [1, 3]
-    assert batch.modalities_of(2) == ("vital",)
 
 
 def test_collate_standardises(examples: list[Example]) -> None:

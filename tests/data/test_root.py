@@ -90,6 +90,7 @@ def test_a_shared_subject_is_refused_without_naming_it(
 def test_a_subject_may_have_several_tasks_in_one_place(root: Folder) -> None:
     write(root, "test/u", "p6")
     require_no_shared_subjects(root, write_card(root, card()))
+    assert check_root(root) == []
 
 
 def test_a_missing_card_is_no_data_root(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES
-from fedkim_ray.data.tasks import TASKS, modality_description, task_table
+from fedkim_ray.data.modalities import MODALITIES
+from fedkim_ray.data.tasks import TASKS, task_table
 from fedkim_ray.errors import RecipeError
 from fedkim_ray.types import Task
 
@@ -45,8 +45,3 @@ def test_a_taken_id_is_refused() -> None:
 def test_an_unknown_modality_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"'gait' names the modalities \['smell'\]"):
         task_table([OWN.model_copy(update={"modalities": ("signal", "smell")})])
-
-
-def test_modality_descriptions_come_in_the_fixed_order() -> None:
-    task = OWN.model_copy(update={"modalities": ("vital", "image")})
-    assert modality_description(task) == f"{DESCRIPTIONS['image']} {DESCRIPTIONS['vital']}"

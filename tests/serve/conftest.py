@@ -4,53 +4,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fedkim_ray.bundle.read import load_bundle
-from fedkim_ray.bundle.write import write_bundle
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.loading import Example, load_samples
-from fedkim_ray.data.root import read_card
-from fedkim_ray.data.tasks import TASKS, task_table
-from fedkim_ray.injection.base_model import load_base
-from fedkim_ray.injection.model import InjectedModel
-from fedkim_ray.injection.round_files import publish_round
-from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.data.tasks import task_table
 from fedkim_ray.storage import Folder
 from serve.api import create_app
 from serve.engine import EngineRequest
 from serve.gateway import Gateway
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
-
-
-@pytest.fixture(scope="session")
-def bundle_url(tmp_path_factory: pytest.TempPathFactory, tiny_root: str) -> str:
-    """URL of a bundle of untrained weights whose experts differ; do not write into it."""
-    folder: Path = tmp_path_factory.mktemp("serve")
-    recipe = load_recipe("tiny", [f"data.root={tiny_root}"])
-    card = read_card(Folder.at(tiny_root))
-    base = load_base(recipe.base.name, recipe.base.dtype)
-    torch.manual_seed(0)
-    tasks = {task.id: task for task in TASKS}
-    model = InjectedModel(base, recipe.injection, recipe.encoders, card.spec, tasks)
-    params = {n: p.detach().clone() for n, p in model.trained_parameters().items()}
-    for name, value in params.items():
-        if "lora_B" in name:
-            value.normal_(std=0.5)  # at 0, where training starts, all answers are alike
-    log = StepLog()
-    log.add(0, [(task.id, 1.0) for task in TASKS if task.role == "train"])
-    state = InjectionState(params=params, moments={}, step=1)
-    publish_round(Folder.at(folder / "injected"), model, state, log, base.fingerprint)
-    bundle = Folder.at(folder / "bundle")
-    write_bundle(bundle, Folder.at(folder / "injected"), recipe, card, TASKS, card.clients)
-    return bundle.url
 
 
 @pytest.fixture(scope="session")
