@@ -284,7 +284,19 @@ def load_recipe(
         values["variant"] = variant
     for override in (*VARIANTS[variant], *overrides):
         _apply_override(values, override)
-    return parse_recipe(values, name_or_path)
+    return _with_whole_paths(parse_recipe(values, name_or_path))
+
+
+def _with_whole_paths(recipe: Recipe) -> Recipe:
+    """Make local paths absolute: workers and whoever resumes a run have other working folders."""
+    root, base = recipe.data.root, recipe.base.name
+    data = recipe.data.model_copy(
+        update={"root": root if "://" in root else str(Path(root).absolute())}
+    )
+    folder = str(Path(base).absolute()) if Path(base).is_dir() else base
+    return recipe.model_copy(
+        update={"data": data, "base": recipe.base.model_copy(update={"name": folder})}
+    )
 
 
 def parse_recipe(values: Any, where: str) -> Recipe:

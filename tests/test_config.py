@@ -105,3 +105,15 @@ def test_packaged_recipes_load(name: str) -> None:
 def test_a_recipe_cannot_be_changed(recipe: str) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_recipe(recipe).seed = 3  # type: ignore[misc]
+
+
+def test_local_paths_are_absolute_and_urls_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    local = load_recipe("tiny", ["data.root=here/data", "base.name=llama"])
+    assert local.data.root == str(tmp_path / "here/data")
+    assert local.base.name == str(tmp_path / "llama")
+    remote = load_recipe("tiny", ["data.root=s3://bucket/data", "base.name=org/model"])
+    assert (remote.data.root, remote.base.name) == ("s3://bucket/data", "org/model")

@@ -43,12 +43,18 @@ class Run:
 
 
 def start(run: Path, root: str | None = None) -> Run:
-    """Start `fedkim run` on the tiny recipe, or resume where no root is given."""
+    """Start `fedkim run` on the tiny recipe, or resume where no root is given.
+
+    The root is given relative to a working folder that Ray's workers do not share.
+    """
+    where = Path(root) if root else run
     command = [BIN / "fedkim", "run", "--out", run, "--no-evaluate"]
-    command += ["tiny", "--set", f"data.root={root}", *FEW_STEPS] if root else ["--resume"]
+    command += ["tiny", "--set", f"data.root={where.name}", *FEW_STEPS] if root else ["--resume"]
     said = run.with_suffix(".txt")
     with said.open("w") as sink:
-        return Run(subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT), said)
+        return Run(
+            subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, cwd=where.parent), said
+        )
 
 
 def last_params(run: Path) -> dict[str, torch.Tensor]:
