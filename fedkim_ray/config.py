@@ -27,6 +27,7 @@ from fedkim_ray.types import Frozen, Modality, Task
 
 FORMAT_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class DataConfig(Frozen):
@@ -104,7 +105,72 @@ class FedProxConfig(Frozen):
     """Weight of (mu / 2) * ||theta - theta_global||^2 in every client's loss."""
 
 
-StrategyConfig = Annotated[FedAvgConfig | FedProxConfig, Field(discriminator="name")]
+class FedAvgMConfig(Frozen):
+    """FedAvg whose server keeps momentum (Hsu et al. 2019)."""
+
+    name: Literal["fedavgm"]
+    eta: PositiveFloat = 1.0
+    """Server learning rate."""
+    beta: HalfOpen = 0.9
+    """Momentum; 0 gives FedAvg."""
+
+
+class AdaptiveConfig(Frozen):
+    """What FedAdam and FedYogi share (Reddi et al. 2021)."""
+
+    eta: PositiveFloat = 1e-2
+    """Server learning rate: roughly the most that a parameter moves in a round."""
+    beta1: HalfOpen = 0.9
+    beta2: HalfOpen = 0.99
+    tau: PositiveFloat = 1e-3
+    """Adaptivity: the smaller, the more every parameter moves alike."""
+
+
+class FedAdamConfig(AdaptiveConfig):
+    """Adam on the server."""
+
+    name: Literal["fedadam"]
+
+
+class FedYogiConfig(AdaptiveConfig):
+    """Yogi on the server."""
+
+    name: Literal["fedyogi"]
+
+
+class MedianConfig(Frozen):
+    """Coordinate-wise median (Yin et al. 2018); clients count alike."""
+
+    name: Literal["median"]
+
+
+class TrimmedMeanConfig(Frozen):
+    """Coordinate-wise trimmed mean (Yin et al. 2018); clients count alike."""
+
+    name: Literal["trimmed_mean"]
+    beta: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.2
+    """Share of the clients cut off at each end."""
+
+
+class KrumConfig(Frozen):
+    """The client nearest to its neighbours (Blanchard et al. 2017); clients count alike."""
+
+    name: Literal["krum"]
+    num_faulty: NonNegativeInt = 1
+    """f; every trained group needs 2f + 3 clients."""
+
+
+StrategyConfig = Annotated[
+    FedAvgConfig
+    | FedProxConfig
+    | FedAvgMConfig
+    | FedAdamConfig
+    | FedYogiConfig
+    | MedianConfig
+    | TrimmedMeanConfig
+    | KrumConfig,
+    Field(discriminator="name"),
+]
 
 
 class LocalTrainingConfig(Frozen):

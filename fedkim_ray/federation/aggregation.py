@@ -35,14 +35,25 @@ class Strategy(Protocol):
         """Weight of the proximal term in every client's loss; 0 where there is none."""
         ...
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether updates are compared with one another rather than folded one at a time."""
+        ...
+
+    @property
+    def min_updates(self) -> int:
+        """Fewest updates of a parameter group that the strategy's guarantee holds for."""
+        ...
+
     def init(self, params: Params) -> ServerState:
         """Return the state before round 0."""
         ...
 
     def apply(self, state: ServerState, updates: Iterable[ClientUpdate]) -> ServerState:
-        """Return the state after a round; a group that nobody trained keeps its parameters.
+        """Return the state after a round; a group that nobody trained keeps all of its state.
 
-        ``updates`` come in client-id order and may be a generator: one is held at a time.
+        ``updates`` come in client-id order and may be a generator: where ``needs_all`` is false,
+        one is held at a time; else the tensors of all are read parameter by parameter.
         """
         ...
 
@@ -77,6 +88,11 @@ def weighted_mean_delta(updates: Iterable[ClientUpdate]) -> dict[str, Tensor]:
                 total[name] = delta * n
         num_examples.update(update.num_examples)
     return {name: summed.div_(num_examples[param_group(name)]) for name, summed in total.items()}
+
+
+def zeros_like(params: Params) -> dict[str, Tensor]:
+    """Return zeros of the same names and shapes."""
+    return {name: torch.zeros_like(value) for name, value in params.items()}
 
 
 def rebased(state: ServerState, params: Params) -> ServerState:
