@@ -9,6 +9,13 @@ from typing import Literal
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Bucket edges from a served request to a long round, about three a decade."""
+LATENCY = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 120.0),
+)
+"""Bucket edges of a served request and of its stages: a token takes milliseconds."""
+NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
+"""Bucket edges of an entropy; twelve experts at equal weights have ln 12 = 2.48."""
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 """Bucket edges for batches."""
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -22,7 +29,7 @@ class Metric:
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
-    """``seconds``, ``bytes``, ``1`` for a count or a ratio."""
+    """``seconds``, ``bytes``, ``nats``, ``1`` for a count or a ratio."""
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
@@ -106,13 +113,14 @@ INJECTION_STEP_SECONDS = Metric(
     buckets=SECONDS,
 )
 
-# Serving, set by replicas.
+# Serving, set by replicas. The version label tells a rolling update's two halves apart; the other
+# metrics join on their replica with fedkim_bundle_info.
 REQUESTS = Metric(
     "fedkim_requests_total",
     "counter",
     "1",
-    "Requests answered, by HTTP status.",
-    ("task", "status"),
+    "Requests answered, by task, HTTP status and bundle version.",
+    ("task", "status", "bundle_version"),
 )
 REQUEST_SECONDS = Metric(
     "fedkim_request_seconds",
@@ -120,10 +128,53 @@ REQUEST_SECONDS = Metric(
     "seconds",
     "From arrival to the last byte of the answer.",
     ("task",),
-    SECONDS,
+    LATENCY,
+)
+FIRST_TOKEN_SECONDS = Metric(
+    "fedkim_first_token_seconds",
+    "histogram",
+    "seconds",
+    "From arrival in the engine to the first generated token.",
+    ("task",),
+    LATENCY,
+)
+DECODE_SECONDS = Metric(
+    "fedkim_decode_seconds",
+    "histogram",
+    "seconds",
+    "Decoding and checking one patient's inputs.",
+    buckets=LATENCY,
+)
+ENCODE_SECONDS = Metric(
+    "fedkim_encode_seconds",
+    "histogram",
+    "seconds",
+    "Encoders and aligners over one request's inputs.",
+    buckets=LATENCY,
+)
+QUEUE_SECONDS = Metric(
+    "fedkim_queue_seconds",
+    "histogram",
+    "seconds",
+    "From arrival in the engine to the start of the forward pass.",
+    buckets=LATENCY,
+)
+PREFILL_SECONDS = Metric(
+    "fedkim_prefill_seconds",
+    "histogram",
+    "seconds",
+    "Forward pass over the prompts of one batch.",
+    buckets=LATENCY,
+)
+TOKEN_SECONDS = Metric(
+    "fedkim_token_seconds",
+    "histogram",
+    "seconds",
+    "One decoding step: a token for every row under way.",
+    buckets=LATENCY,
 )
 BATCH_SIZE = Metric(
-    "fedkim_batch_size", "histogram", "1", "Rows in one forward pass.", buckets=ROWS
+    "fedkim_batch_size", "histogram", "1", "Rows in one forward pass.", ("stage",), ROWS
 )
 EXPERT_WEIGHT = Metric(
     "fedkim_expert_weight",
@@ -133,8 +184,38 @@ EXPERT_WEIGHT = Metric(
     ("task", "expert"),
     SHARES,
 )
+ROUTING_ENTROPY = Metric(
+    "fedkim_routing_entropy_nats",
+    "histogram",
+    "nats",
+    "Entropy of the expert weights of answered requests; ln(experts) where all share alike.",
+    ("task",),
+    NATS,
+)
 QUEUE_LENGTH = Metric("fedkim_queue_length", "gauge", "1", "Requests waiting for a batch.")
+RUNNING = Metric("fedkim_running_answers", "gauge", "1", "Answers that are being generated.")
 TOKENS = Metric("fedkim_tokens_total", "counter", "1", "Tokens generated.")
+REJECTIONS = Metric(
+    "fedkim_rejections_total",
+    "counter",
+    "1",
+    "Requests refused, by cause: the error's code.",
+    ("cause",),
+)
+ADAPTER_LOADS = Metric(
+    "fedkim_adapter_requests_total",
+    "counter",
+    "1",
+    "Folded adapters asked for, by result: hit or miss of the cache.",
+    ("result",),
+)
+BUNDLE_INFO = Metric(
+    "fedkim_bundle_info",
+    "gauge",
+    "1",
+    "1 for each replica, labelled with what it serves.",
+    ("model", "bundle_version"),
+)
 
 METRICS: dict[str, Metric] = {m.name: m for m in list(globals().values()) if isinstance(m, Metric)}
 """All of the above, by name."""

@@ -27,9 +27,10 @@ from serve.answers import (
 )
 from serve.auth import ApiKeys, KeyCheck
 from serve.chat_answers import chunks, complete
-from serve.door import TASK, Door
+from serve.choosing import task_label
+from serve.door import TASK, VERSION, Door
 from serve.errors import NotReadyError, ServingError, UnknownNameError
-from serve.gateway import Gateway, task_label
+from serve.gateway import Gateway
 from serve.http_errors import error_body, handle_errors
 from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
@@ -87,8 +88,11 @@ def _questions(gateway: Gateway) -> APIRouter:
         """Answer a chat; with `stream`, as server-sent events of chunks, then `[DONE]`."""
         asked = await gateway.understand_chat(body)
         request.scope[TASK] = task_label(asked.request.task)
+        request.scope[VERSION] = (await gateway.described()).facts.version
         if not body.stream:
-            return await complete(gateway, asked)
+            whole = await complete(gateway, asked)
+            request.scope[VERSION] = whole.fedkim.bundle_version
+            return whole
         options = body.stream_options
         answer = chunks(gateway, asked, bool(options and options.include_usage))
         first = await anext(answer)
@@ -99,7 +103,9 @@ def _questions(gateway: Gateway) -> APIRouter:
         """Ask one task about one or many patients."""
         asked = await gateway.understand_inputs(task, body)
         request.scope[TASK] = task
-        return await gateway.predict(asked)
+        answers = await gateway.predict(asked)
+        request.scope[VERSION] = answers.bundle_version
+        return answers
 
     return router
 

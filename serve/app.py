@@ -1,31 +1,57 @@
-"""The Ray Serve application: an HTTP deployment in front of a model deployment.
+"""The Ray Serve application: three deployments, each of which scales on its own.
 
     serve run serve.app:build_app bundle=URL
 
-Both scale on their own: HTTP, decoding of inputs and the playground in ``Api``, the model in
-``Engine``. What they say to each other is the protocol of ``engine.py``.
+``Api`` speaks HTTP; ``Inputs`` decodes images, ECGs and series and runs the encoders; ``Engine`` is
+the language model. What they say to each other are the protocols of ``engine.py`` and
+``preparing.py``.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ray
 import torch
 from fastapi import FastAPI
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
 from fedkim_ray.bundle.read import load_bundle
-from fedkim_ray.types import Frozen
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.types import Frozen, Task
 from serve.api import create_app
 from serve.auth import ApiKeys
+from serve.encoding import FeatureEncoder
 from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.gateway import Gateway
+from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.remote_engine import RemoteEngine
+from serve.preparing import LocalPreparer, Prepared
+from serve.remote_engine import RemoteEngine, RemotePreparer
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
+
+
+class Scaling(Frozen):
+    """How many replicas a deployment has; Serve adds and removes them with the load."""
+
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat
+    """Requests under way for each replica that autoscaling aims at."""
+    upscale_delay_s: NonNegativeFloat = 10.0
+    """Seconds that the load stays high before replicas are added."""
+    downscale_delay_s: NonNegativeFloat = 300.0
+    """Seconds that the load stays low before replicas are ended."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas is {self.min_replicas}, more than max_replicas, {self.max_replicas}."
+            )
+        return self
 
 
 class ServeArgs(Frozen):
@@ -43,13 +69,11 @@ class ServeArgs(Frozen):
     engine_gpus: NonNegativeFloat = 0.0
     engine_threads: PositiveInt = 1
     """torch threads of one replica of the model."""
+    engine_scaling: Scaling = Scaling(target_ongoing_requests=8.0)
+    inputs_cpus: NonNegativeFloat = 0.1
+    inputs_scaling: Scaling = Scaling(target_ongoing_requests=4.0)
     api_cpus: NonNegativeFloat = 0.1
-    api_replicas: PositiveInt = 1
-    min_replicas: NonNegativeInt = 1
-    max_replicas: PositiveInt = 1
-    """Replicas of the model; Serve adds and removes them with the load."""
-    target_ongoing_requests: PositiveFloat = 8.0
-    """Requests under way for each replica of the model that autoscaling aims at."""
+    api_scaling: Scaling = Scaling(target_ongoing_requests=64.0)
     max_ongoing_requests: PositiveInt = 64
     """Requests that one replica of the model takes at once; further ones queue."""
     max_queued_requests: PositiveInt = 256
@@ -91,12 +115,32 @@ class EngineReplica:
         self.engine.require_alive()
 
 
+class InputsReplica:
+    """One copy of the decoders and encoders."""
+
+    def __init__(self, args: ServeArgs) -> None:
+        torch.set_num_threads(1)
+        encoder = FeatureEncoder.from_bundle(args.bundle, args.dtype)
+
+        async def spec() -> DataSpec:
+            return encoder.facts.spec
+
+        self.preparer = LocalPreparer(spec, args.limits, encoder)
+
+    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+        """Return every patient's inputs, in order."""
+        return await self.preparer.prepare(raws, task)
+
+
 @ray_serve.ingress()
 class ApiReplica:
     """One copy of the HTTP app."""
 
-    async def __init__(self, engine: DeploymentHandle[Any], args: ServeArgs) -> None:  # type: ignore[misc]
-        self.gateway = Gateway(RemoteEngine(engine), args.limits)
+    async def __init__(  # type: ignore[misc]
+        self, inputs: DeploymentHandle[Any], engine: DeploymentHandle[Any], args: ServeArgs
+    ) -> None:
+        preparer = RemotePreparer(inputs)
+        self.gateway = Gateway(RemoteEngine(engine), args.limits, preparer)
         self.keys = ApiKeys.from_file(args.api_keys_file) if args.api_keys_file else None
         self.samples = Samples()
         if args.samples:
@@ -121,23 +165,29 @@ def exporter_urls() -> list[str]:
 
 def build_app(args: ServeArgs) -> ray_serve.Application:
     """Return the application; Serve's command line and configuration files call this."""
-    deployment: Any = ray_serve.deployment  # its annotation forgets what it returns for a class
-    engine = deployment(EngineReplica).options(
-        name="Engine",
-        ray_actor_options={"num_cpus": args.engine_cpus, "num_gpus": args.engine_gpus},
-        autoscaling_config={
-            "min_replicas": args.min_replicas,
-            "max_replicas": max(args.min_replicas, args.max_replicas),
-            "target_ongoing_requests": args.target_ongoing_requests,
-        },
+    engine = _deployment(
+        EngineReplica, "Engine", args.engine_scaling, args.engine_cpus, args.engine_gpus
+    ).options(
         max_ongoing_requests=args.max_ongoing_requests,
         max_queued_requests=args.max_queued_requests,
     )
-    api = deployment(ApiReplica).options(
-        name="Api",
-        num_replicas=args.api_replicas,
-        ray_actor_options={"num_cpus": args.api_cpus},
-        max_ongoing_requests=4 * args.max_queued_requests,
+    inputs = _deployment(InputsReplica, "Inputs", args.inputs_scaling, args.inputs_cpus).options(
+        max_ongoing_requests=16, max_queued_requests=args.max_queued_requests
     )
-    bound: ray_serve.Application = api.bind(engine.bind(args), args)
+    api = _deployment(ApiReplica, "Api", args.api_scaling, args.api_cpus).options(
+        max_ongoing_requests=4 * args.max_queued_requests
+    )
+    bound: ray_serve.Application = api.bind(inputs.bind(args), engine.bind(args), args)
     return bound
+
+
+def _deployment(replica: type, name: str, scaling: Scaling, cpus: float, gpus: float = 0.0) -> Any:
+    """Return a deployment with its own resources and its own number of replicas."""
+    deployment: Any = ray_serve.deployment  # its annotation forgets what it returns for a class
+    return deployment(replica).options(
+        name=name,
+        autoscaling_config=scaling.model_dump(),
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        health_check_period_s=5.0,
+        health_check_timeout_s=30.0,
+    )

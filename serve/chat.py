@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from fedkim_ray.types import Modality
+from serve.engine import Sampling
 from serve.errors import FieldError
 from serve.inputs import RawInput
 from serve.limits import Limits
@@ -45,12 +46,23 @@ def read_chat(request: ChatRequest, limits: Limits) -> RawInput:
     return collected.finish(has_question)
 
 
-def new_tokens(request: ChatRequest, limits: Limits) -> int:
-    """Return how many tokens may be generated.
+def read_sampling(request: ChatRequest, limits: Limits) -> Sampling:
+    """Return how the answer's words are to be chosen.
 
     Raises:
-        FieldError: more are asked for than the limit.
+        FieldError: more tokens are asked for than the limit.
     """
+    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    return Sampling(
+        max_new_tokens=_new_tokens(request, limits),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=stop,
+    )
+
+
+def _new_tokens(request: ChatRequest, limits: Limits) -> int:
     asked = request.max_completion_tokens or request.max_tokens
     if asked is None:
         return min(DEFAULT_NEW_TOKENS, limits.new_tokens)

@@ -96,6 +96,11 @@ def is_described(task: Task) -> bool:
     return task.id.startswith(DESCRIBED)
 
 
+def task_label(task: Task) -> str:
+    """Return a task's name in metrics: described ones share a label, or users could fill it."""
+    return "described" if is_described(task) else task.id
+
+
 def infer_task(tasks: Mapping[TaskId, Task], modalities: Sequence[Modality], question: str) -> Task:
     """Return the task that inputs and question fit best.
 

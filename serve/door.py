@@ -14,6 +14,8 @@ from fedkim_ray.metric_names import REQUEST_SECONDS, REQUESTS
 log = logging.getLogger(__name__)
 TASK = "fedkim.task"
 """Where a route leaves the task's name for the metrics, in the ASGI scope."""
+VERSION = "fedkim.bundle_version"
+"""Where a route leaves the version of the bundle that answered."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -57,7 +59,9 @@ class Door:
 def _count(scope: Scope, status: int, seconds: float) -> None:
     if scope["method"] == "POST" and scope["path"].startswith(COUNTED):
         task = scope.get(TASK, "none")
-        telemetry.inc(REQUESTS, task=task, status=status or 499)  # 499: nobody waited for it
+        version = scope.get(VERSION, "none")
+        status = status or 499  # nobody waited for it
+        telemetry.inc(REQUESTS, task=task, status=status, bundle_version=version)
         telemetry.observe(REQUEST_SECONDS, seconds, task=task)
 
 

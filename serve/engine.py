@@ -5,12 +5,51 @@ No HTTP and no Ray here. ``transformers_engine.py`` keeps this promise inside on
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from torch import Tensor
 
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.data.loading import Example
 from fedkim_ray.types import Task, TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How words are chosen, and when they end."""
+
+    max_new_tokens: int = 64
+    """Tokens generated at most."""
+    temperature: float = 0.0
+    """0 takes the most likely token; above, tokens are drawn."""
+    top_p: float = 1.0
+    """Tokens are drawn from the most likely ones that hold this share of the probability."""
+    seed: int | None = None
+    """The same seed draws the same tokens; any where None."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are left out of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """What encoder and aligner made of one modality group of one patient.
+
+    Shape letters: K tokens, E embedding width of the base model.
+    """
+
+    tokens_KE: Tensor
+    carries_K: Tensor
+    """bool: tokens that carry something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """One patient's inputs, encoded."""
+
+    bundle_version: str
+    """Whose encoders made them; an engine of another version encodes the inputs anew."""
+    by_group: Mapping[str, Feature]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +60,10 @@ class EngineRequest:
     """A task of the bundle, or one that the asker described; it routes the experts."""
     example: Example
     """The patient's inputs and the question; its ``task`` is ``task.id``."""
-    max_new_tokens: int = 64
-    """Tokens generated at most; no meaning for ``score``."""
-    temperature: float = 0.0
-    """0 takes the most likely token; above, tokens are drawn."""
+    features: Features | None = None
+    """``example.arrays`` encoded; the engine encodes them where None."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """No meaning for ``score``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

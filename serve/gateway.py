@@ -5,6 +5,7 @@ A yes/no task is answered by its label probabilities, in one pass; any other by 
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from fedkim_ray import telemetry
 from fedkim_ray.data.loading import Example
 from fedkim_ray.data.modalities import MODALITIES
-from fedkim_ray.metric_names import EXPERT_WEIGHT
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.metric_names import EXPERT_WEIGHT, ROUTING_ENTROPY
 from fedkim_ray.types import Modality, Task, TaskId
 from serve.answers import Prediction, Predictions
-from serve.chat import new_tokens, read_chat
-from serve.choosing import choose_task, is_described, known_task
-from serve.engine import Description, Engine, EngineRequest, Piece
+from serve.chat import read_chat, read_sampling
+from serve.choosing import choose_task, known_task, task_label
+from serve.engine import Description, Engine, EngineRequest, Piece, Sampling
 from serve.errors import DeadlineError, FieldError, UnknownNameError
-from serve.inputs import RawInput, to_example
+from serve.inputs import RawInput
 from serve.limits import Limits
+from serve.preparing import LocalPreparer, Preparer
 from serve.schemas import ChatRequest, PatientInput, PredictRequest
 
 
@@ -47,17 +50,30 @@ class Said:
 class Gateway:
     """Answers requests with one engine."""
 
-    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits | None = None, preparer: Preparer | None = None
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            engine: The model.
+            limits: Bounds of one request.
+            preparer: What decodes inputs; this process where None.
+        """
         self.engine = engine
         self.limits = limits or Limits()
+        self.preparer = preparer or LocalPreparer(self._spec, self.limits)
         self.started = int(time.time())
         self._described: Description | None = None
 
     async def described(self) -> Description:
-        """Return what is served; the engine is asked once."""
+        """Return what is served; the engine is asked once, and again once it answers as another."""
         if self._described is None:
             self._described = await self.engine.describe()
         return self._described
+
+    async def _spec(self) -> DataSpec:
+        return (await self.described()).facts.spec
 
     async def tasks(self) -> Mapping[TaskId, Task]:
         """Return the bundle's tasks by id."""
@@ -81,8 +97,8 @@ class Gateway:
             )
         raw = read_chat(body, self.limits)
         choice = choose_task(await self.tasks(), body.task, raw.modalities, raw.question)
-        num_new = new_tokens(body, self.limits)
-        asked = await self._decode([raw], choice.task, num_new, body.temperature)
+        sampling = read_sampling(body, self.limits)
+        asked = await self._prepare([raw], choice.task, sampling)
         return Asked(
             request=asked[0].request,
             modalities=asked[0].modalities,
@@ -108,30 +124,22 @@ class Gateway:
                     field,
                 )
         raws = [_raw(patient, f"inputs[{i}]") for i, patient in enumerate(body.inputs)]
-        return await self._decode(raws, task, body.max_tokens)
+        return await self._prepare(raws, task, Sampling(max_new_tokens=body.max_tokens))
 
-    async def _decode(
-        self, raws: Sequence[RawInput], task: Task, num_new: int, temperature: float = 0.0
+    async def _prepare(
+        self, raws: Sequence[RawInput], task: Task, sampling: Sampling
     ) -> list[Asked]:
-        """Decode inputs in a thread, so that a large image holds up nobody else's request."""
-        spec = (await self.described()).facts.spec
-
-        def decode() -> list[Asked]:
-            examples = [to_example(raw, task, spec, self.limits) for raw in raws]
-            return [
-                Asked(
-                    request=EngineRequest(
-                        task=task,
-                        example=example,
-                        max_new_tokens=num_new,
-                        temperature=temperature,
-                    ),
-                    modalities=_read_modalities(example),
-                )
-                for raw, example in zip(raws, examples, strict=True)
-            ]
-
-        return await asyncio.to_thread(decode)
+        """Decode and encode inputs, and put each behind its question."""
+        prepared = await self.preparer.prepare(raws, task)
+        return [
+            Asked(
+                request=EngineRequest(
+                    task=task, example=p.example, features=p.features, sampling=sampling
+                ),
+                modalities=_read_modalities(p.example),
+            )
+            for p in prepared
+        ]
 
     # ---- answering --------------------------------------------------------------------------
 
@@ -189,10 +197,16 @@ class Gateway:
                     piece = await anext(pieces)
                 finished = piece.finish_reason is not None
                 if finished:
-                    observe_experts(asked.request.task, piece)
+                    self._observe(asked.request.task, piece)
                 yield Said(piece)
         finally:
             await pieces.aclose()
+
+    def _observe(self, task: Task, piece: Piece) -> None:
+        observe_experts(task, piece)
+        known = self._described
+        if known and known.facts.version != piece.origin.bundle_version:
+            self._described = None  # a new bundle has been rolled in: ask anew
 
     async def _score(self, requests: Sequence[EngineRequest]) -> list[Said]:
         task = requests[0].task
@@ -205,7 +219,7 @@ class Gateway:
                 finish_reason="stop",
                 origin=scored.origin,
             )
-            observe_experts(task, piece)
+            self._observe(task, piece)
             said.append(Said(piece, dict(zip(task.answer_words, (no, yes), strict=True))))
         return said
 
@@ -226,15 +240,18 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
         ) from None
 
 
-def task_label(task: Task) -> str:
-    """Return a task's name in metrics: described ones share a label, or users could fill it."""
-    return "described" if is_described(task) else task.id
-
-
 def observe_experts(task: Task, piece: Piece) -> None:
-    """Record which experts answered."""
-    for expert, weight in enumerate(piece.origin.expert_weights or ()):
-        telemetry.observe(EXPERT_WEIGHT, weight, task=task_label(task), expert=expert)
+    """Record which experts answered, and how evenly they shared the answer."""
+    weights, label = piece.origin.expert_weights, task_label(task)
+    for expert, weight in enumerate(weights or ()):
+        telemetry.observe(EXPERT_WEIGHT, weight, task=label, expert=expert)
+    if weights:
+        telemetry.observe(ROUTING_ENTROPY, entropy_nats(weights), task=label)
+
+
+def entropy_nats(weights: Sequence[float]) -> float:
+    """Return -sum alpha ln alpha: 0 where one expert answers alone, ln P where all share alike."""
+    return -sum(w * math.log(w) for w in weights if w > 0.0)
 
 
 def new_answer_id() -> str:

@@ -8,6 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from fedkim_ray import telemetry
+from fedkim_ray.metric_names import REJECTIONS
 from serve.errors import FieldError, ServingError
 
 MAX_NAMED = 3
@@ -27,7 +29,8 @@ def error_body(error: ServingError) -> dict[str, Any]:
 
 
 def error_response(error: ServingError) -> JSONResponse:
-    """Return the HTTP answer of an error."""
+    """Return the HTTP answer of an error, and count it by its cause."""
+    telemetry.inc(REJECTIONS, cause=error.code)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

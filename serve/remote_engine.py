@@ -1,4 +1,4 @@
-"""The engine's promise kept across a Ray Serve handle: same calls, same errors."""
+"""The promises of engine and preparer kept across Ray Serve handles: same calls, same errors."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -7,8 +7,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from fedkim_ray.types import Task
 from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.errors import NotReadyError, OverloadedError, ServingError
+from serve.inputs import RawInput
+from serve.preparing import Prepared
 
 T = TypeVar("T")
 ATTEMPTS = 2
@@ -39,6 +42,17 @@ class RemoteEngine:
             raise as_serving_error(error) from None
         finally:
             stream.cancel()
+
+
+class RemotePreparer:
+    """Has inputs decoded and encoded by whichever replica Serve chooses; see ``Preparer``."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self.handle = handle
+
+    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+        """Return every patient's inputs, in order; see ``Preparer``."""
+        return await _again(lambda: self.handle.prepare.remote(list(raws), task))
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:

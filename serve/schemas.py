@@ -125,6 +125,9 @@ class StreamOptions(Sent):
     include_usage: bool = Field(False, description="Send a last chunk with the token counts.")
 
 
+StopText = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class ChatRequest(Sent):
     """OpenAI's chat completion request."""
 
@@ -149,6 +152,25 @@ class ChatRequest(Sent):
     max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`.")
     temperature: Finite = Field(
         0.0, ge=0.0, le=2.0, description="0 (default) always takes the most likely token."
+    )
+    top_p: Finite = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Above temperature 0, tokens are drawn from the most likely ones that hold "
+        "this share of the probability.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        lt=2**63,
+        description="Above temperature 0, the same seed draws the same answer.",
+    )
+    stop: StopText | list[StopText] | None = Field(
+        None,
+        max_length=4,
+        description="Up to 4 texts that end the answer and are left out of it. No meaning for "
+        "yes/no tasks.",
     )
     n: Literal[1] = Field(1, description="One answer a request.")
     user: str | None = Field(None, description="OpenAI's field; has no effect and is not kept.")

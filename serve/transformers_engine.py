@@ -1,13 +1,15 @@
 """The embedded engine: transformers on CPU or GPU, one loop that owns the model.
 
 Callers put questions into a waiting room; a worker thread takes what waits, whatever its tasks,
-and runs it as the rows of one batch, each row with its own expert weights. Between two tokens of
-a generated answer the loop scores and starts others, so nobody waits for a long answer's end.
+and runs it as the rows of one batch, each row with its own expert weights. Between two tokens the
+loop scores what waits and lets new answers into the running batch, so nobody waits for another's
+long answer.
 """
 
 import asyncio
 import logging
 import threading
+import time
 import traceback
 from collections.abc import AsyncGenerator, Sequence
 
@@ -15,14 +17,22 @@ import torch
 
 from fedkim_ray import telemetry
 from fedkim_ray.bundle.read import LoadedBundle
-from fedkim_ray.data.loading import Batch, collate
 from fedkim_ray.injection.inference import asking, score
 from fedkim_ray.injection.model import InjectedModel, Prompted
-from fedkim_ray.metric_names import BATCH_SIZE, QUEUE_LENGTH
+from fedkim_ray.metric_names import (
+    BATCH_SIZE,
+    BUNDLE_INFO,
+    PREFILL_SECONDS,
+    QUEUE_LENGTH,
+    QUEUE_SECONDS,
+    RUNNING,
+)
+from serve.answer_row import AnswerRow
 from serve.budget import PositionBudget
-from serve.decoding import DecodingBatch
-from serve.engine import Description, EngineRequest, Origin, Piece, Scored
+from serve.encoding import FeatureEncoder, plain_batch, side_by_side
+from serve.engine import Description, EngineRequest, Features, Origin, Piece, Scored
 from serve.errors import NotReadyError
+from serve.running_batch import RunningBatch
 from serve.waiting import ScoreJob, StreamJob, WaitingRoom
 
 log = logging.getLogger(__name__)
@@ -36,7 +46,6 @@ class TransformersEngine:
         bundle: LoadedBundle,
         *,
         max_batch: int = 16,
-        max_decoding: int = 4,
         max_waiting: int = 256,
         device: str | None = None,
     ) -> None:
@@ -44,8 +53,7 @@ class TransformersEngine:
 
         Args:
             bundle: The model; nobody else may run it from now on.
-            max_batch: Rows in one forward pass.
-            max_decoding: Batches of generated answers that are under way at once.
+            max_batch: Rows in one forward pass, and answers that are generated at once.
             max_waiting: Requests that wait; further ones are refused.
             device: Where the model runs; a GPU where there is one.
         """
@@ -53,11 +61,11 @@ class TransformersEngine:
         self.facts = bundle.facts
         self.model: InjectedModel = bundle.model.to(device)
         self.max_batch = max_batch
-        self.max_decoding = max_decoding
         self.weights = _weights_by_task(self.model)
         self._budget = PositionBudget(self.model)
         self._room = WaitingRoom(max_waiting)
-        self._decoding: list[DecodingBatch] = []
+        self._running = RunningBatch(self.model)
+        self._encoder = FeatureEncoder(self.facts, self.model.light, self.model.aligners)
         self._thread = threading.Thread(target=self._loop, name="fedkim-engine", daemon=True)
         self._thread.start()
 
@@ -114,15 +122,17 @@ class TransformersEngine:
     # ---- the loop's side --------------------------------------------------------------------
 
     def _loop(self) -> None:
+        telemetry.set_gauge(
+            BUNDLE_INFO, 1, model=self.facts.name, bundle_version=self.facts.version
+        )
         while not self._room.closed:
-            if not self._decoding:
+            if not self._running:
                 self._room.wait()
             self._score_waiting()
-            self._start_waiting()
-            for batch in self._decoding:
-                _step(batch)
-            self._decoding = [batch for batch in self._decoding if batch.active]
+            self._join_waiting()
+            self._step()
             telemetry.set_gauge(QUEUE_LENGTH, len(self._room))
+            telemetry.set_gauge(RUNNING, len(self._running))
         self._refuse_the_rest()
 
     def _score_waiting(self) -> None:
@@ -133,6 +143,7 @@ class TransformersEngine:
             else:
                 fitting.append(job)
         if fitting:
+            _observe_waits(fitting)
             self._score(fitting)
 
     def _score(self, jobs: Sequence[ScoreJob]) -> None:
@@ -150,48 +161,75 @@ class TransformersEngine:
             job.answer.set_result(answer)
 
     def _scored(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        telemetry.observe(BATCH_SIZE, len(requests), stage="score")
         with asking(self.model, [r.task for r in requests]):
-            batch, prompted = self._prompt(requests)
+            batch = plain_batch([r.example for r in requests])
+            prompted = self._prompt(requests)
+            started = time.perf_counter()
             pairs = score(self.model, batch, prompted).tolist()
+        telemetry.observe(PREFILL_SECONDS, time.perf_counter() - started)
         return [
             Scored(probabilities=(no, yes), origin=origin)
             for (no, yes), origin in zip(pairs, self._origins(prompted), strict=True)
         ]
 
-    def _start_waiting(self) -> None:
-        """Begin a batch of generated answers, where one more may be under way."""
-        if len(self._decoding) >= self.max_decoding:
-            return
+    def _join_waiting(self) -> None:
+        """Let those who wait for generated answers into the running batch, where it has room."""
         fitting = []
-        for job in self._room.take_streams(self.max_batch):
-            if problem := self._budget.problem(job.request, job.request.max_new_tokens):
+        for job in self._room.take_streams(self.max_batch - len(self._running)):
+            if problem := self._budget.problem(job.request, job.request.sampling.max_new_tokens):
                 job.tell(problem)
             else:
                 fitting.append(job)
         if fitting:
-            self._start(fitting)
+            _observe_waits(fitting)
+            self._join(fitting)
 
-    def _start(self, jobs: Sequence[StreamJob]) -> None:
-        """Lay out a batch; where that fails, row by row, so that a bad row fails alone."""
-        requests = [job.request for job in jobs]
+    def _join(self, jobs: Sequence[StreamJob]) -> None:
+        """Read prompts into the batch; where that fails, row by row: a bad row fails alone."""
         try:
+            requests = [job.request for job in jobs]
             with asking(self.model, [r.task for r in requests]):
-                batch, prompted = self._prompt(requests)
+                prompted = self._prompt(requests)
+            origins = self._origins(prompted)
+            rows = [
+                AnswerRow(job, self.model.tokenizer, origin)
+                for job, origin in zip(jobs, origins, strict=True)
+            ]
+            self._running.join(rows, prompted)
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].tell(_broken(error))
                 return
             for job in jobs:
-                self._start([job])
-            return
-        origins = self._origins(prompted)
-        self._decoding.append(DecodingBatch(self.model, batch, prompted, jobs, origins))
+                self._join([job])
+
+    def _step(self) -> None:
+        try:
+            self._running.step()
+        except Exception as error:
+            self._running.fail(_broken(error))
 
     @torch.inference_mode()
-    def _prompt(self, requests: Sequence[EngineRequest]) -> tuple[Batch, Prompted]:
-        telemetry.observe(BATCH_SIZE, len(requests))
-        batch = collate([r.example for r in requests], self.facts.spec)
-        return batch, self.model.prompt(batch)
+    def _prompt(self, requests: Sequence[EngineRequest]) -> Prompted:
+        """Lay requests out as one batch."""
+        features = self._features(requests)
+        aligned = side_by_side(features, list(self.model.light.groups), self.model.device)
+        return self.model.prompt(plain_batch([r.example for r in requests]), aligned=aligned)
+
+    def _features(self, requests: Sequence[EngineRequest]) -> list[Features]:
+        """Return what was encoded elsewhere; encode here what was not, or by another version."""
+        known = {
+            i: r.features
+            for i, r in enumerate(requests)
+            if r.features and r.features.bundle_version == self.facts.version
+        }
+        raw = [i for i in range(len(requests)) if i not in known]
+        if raw:
+            known |= dict(
+                zip(raw, self._encoder.encode([requests[i].example for i in raw]), strict=True)
+            )
+        return [known[i] for i in range(len(requests))]
 
     def _origins(self, prompted: Prompted) -> list[Origin]:
         alphas = prompted.alpha_BP
@@ -211,15 +249,13 @@ class TransformersEngine:
         while streams := self._room.take_streams(self.max_batch):
             for stream in streams:
                 stream.tell(ended)
-        for batch in self._decoding:
-            batch.fail(ended)
+        self._running.fail(ended)
 
 
-def _step(batch: DecodingBatch) -> None:
-    try:
-        batch.step()
-    except Exception as error:
-        batch.fail(_broken(error))
+def _observe_waits(jobs: Sequence[ScoreJob | StreamJob]) -> None:
+    now = time.perf_counter()
+    for job in jobs:
+        telemetry.observe(QUEUE_SECONDS, now - job.arrived)
 
 
 def _broken(error: Exception) -> NotReadyError:

@@ -1,6 +1,7 @@
 """The waiting room between callers and the one loop that owns the model."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ class ScoreJob:
 
     request: EngineRequest
     answer: "Future[Scored]" = field(default_factory=Future)
+    arrived: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class StreamJob:
     emit: Callable[[Piece | Exception], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set by the consumer once it has gone away."""
+    arrived: float = field(default_factory=time.perf_counter)
 
     def tell(self, item: Piece | Exception) -> None:
         """Hand one item to the consumer; one whose event loop has ended counts as gone."""
@@ -87,17 +90,10 @@ class WaitingRoom:
         return [job for job in first if job.answer.set_running_or_notify_cancel()]
 
     def take_streams(self, most: int) -> list[StreamJob]:
-        """Take out the first questions to generate for, all of one temperature."""
-        taken: list[StreamJob] = []
+        """Take out the first questions to generate for whose askers are still there."""
         with self._change:
-            while self._streams and len(taken) < most:
-                first = self._streams[0]
-                if taken and first.request.temperature != taken[0].request.temperature:
-                    break
-                self._streams.popleft()
-                if not first.cancelled.is_set():
-                    taken.append(first)
-        return taken
+            first = [self._streams.popleft() for _ in range(min(most, len(self._streams)))]
+        return [job for job in first if not job.cancelled.is_set()]
 
     def close(self) -> None:
         """Let nobody in any more and wake the loop."""

@@ -175,14 +175,21 @@ class InjectedModel(nn.Module):
 
     # ---- assembling -------------------------------------------------------------------------
 
-    def prompt(self, batch: Batch, answers: Sequence[str] | None = None) -> Prompted:
+    def prompt(
+        self,
+        batch: Batch,
+        answers: Sequence[str] | None = None,
+        aligned: Mapping[str, Encoded] | None = None,
+    ) -> Prompted:
         """Lay out a batch: modality tokens in their fixed order, the prompt, and the answer.
 
         Args:
             batch: Examples; absent modalities are left out of their rows.
             answers: What each row should answer; the prompt alone where None.
+            aligned: The batch's modality tokens by group, where another process has made them.
         """
-        aligned = self._aligned(batch)
+        if aligned is None:
+            aligned = self.aligned(batch)
         layouts = [
             self._layout(row, example, aligned, answers[row] if answers else None)
             for row, example in enumerate(batch.examples)
@@ -213,9 +220,9 @@ class InjectedModel(nn.Module):
             torch.tensor(targets, dtype=torch.long, device=device),
         )
 
-    def _aligned(self, batch: Batch) -> dict[str, Encoded]:
+    def aligned(self, batch: Batch) -> dict[str, Encoded]:
         """Encode and align every modality group of the batch."""
-        cast_batch = _to_dtype(batch, next(self.light.parameters()).dtype)
+        cast_batch = in_dtype(batch, next(self.light.parameters()).dtype)
         return {
             group: Encoded(e.rows, *self.aligners[group](e.tokens, e.carries))
             for group, e in self.light.encode(cast_batch).items()
@@ -345,7 +352,8 @@ class InjectedModel(nn.Module):
         return total
 
 
-def _to_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
+def in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Return a batch with its values in another floating-point type."""
     inputs = {
         m: ModalityRows(r.rows, r.values.to(dtype), r.observed) for m, r in batch.inputs.items()
     }

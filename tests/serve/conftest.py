@@ -15,7 +15,7 @@ from fedkim_ray.data.loading import Example, load_samples
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.storage import Folder
 from serve.api import create_app
-from serve.engine import EngineRequest
+from serve.engine import EngineRequest, Sampling
 from serve.gateway import Gateway
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
@@ -67,5 +67,8 @@ def requests(tiny_root: str, engine: TransformersEngine) -> list[EngineRequest]:
     for task in task_table().values():
         samples = load_samples(root / "test" / task.id, engine.facts.spec)
         examples: list[Example] = [samples[0], samples[1]]
-        rows += [EngineRequest(task=task, example=e, max_new_tokens=8) for e in examples]
+        rows += [
+            EngineRequest(task=task, example=e, sampling=Sampling(max_new_tokens=8))
+            for e in examples
+        ]
     return rows

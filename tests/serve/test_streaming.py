@@ -1,12 +1,11 @@
 """Streams over a real connection: a client that goes away stops the work."""
 
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
+import torch
 
-from fedkim_ray.data.loading import Batch
 from serve.transformers_engine import TransformersEngine
 
 TOKEN_S = 0.01
@@ -18,13 +17,12 @@ def test_a_client_that_goes_away_stops_its_answer(
 ) -> None:
     made: list[int] = []
 
-    def endless(_model: object, batch: Batch, most: int, *_: object) -> Iterator[list[int]]:
-        for step in range(most):
-            time.sleep(TOKEN_S)
-            made.append(step)
-            yield [300] * batch.size
+    def endless(logits_BV: torch.Tensor, draws: list[object]) -> torch.Tensor:
+        time.sleep(TOKEN_S)
+        made.append(len(draws))
+        return torch.full((len(draws),), 300)
 
-    monkeypatch.setattr("serve.decoding.decode", endless)
+    monkeypatch.setattr("serve.running_batch.choose_tokens", endless)
     found = httpx.get(f"{server_url}/v1/samples/slake_vqa-0").json()["input"]
     parts = [
         {"type": "image_url", "image_url": {"url": found["image"]}},
@@ -36,6 +34,6 @@ def test_a_client_that_goes_away_stops_its_answer(
         first = next(answer.iter_lines())
     assert first.startswith("data: "), first
     until = time.monotonic() + NUM_TOKENS * TOKEN_S
-    while engine._decoding and time.monotonic() < until:
+    while engine._running and time.monotonic() < until:
         time.sleep(TOKEN_S)
     assert 0 < len(made) < NUM_TOKENS / 2

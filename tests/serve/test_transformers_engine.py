@@ -9,7 +9,8 @@ from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
 from fedkim_ray.injection.inference import generate
 from serve.choosing import described_task
-from serve.engine import EngineRequest, Piece
+from serve.encoding import FeatureEncoder
+from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
 from serve.errors import FieldError, NotReadyError, OverloadedError
 from serve.transformers_engine import TransformersEngine
 
@@ -51,13 +52,70 @@ def test_generated_tokens_equal_those_computed_alone(
     asyncio.run(both())
 
 
+def test_answers_that_join_late_and_leave_early_equal_those_computed_alone(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    lengths = [24, 3, 11, 17, 1, 6] * (len(requests) // 6)
+    asked = [
+        replace(
+            r,
+            sampling=Sampling(max_new_tokens=n, temperature=1.0, seed=7)
+            if n == 6
+            else Sampling(max_new_tokens=n),
+        )
+        for r, n in zip(requests, lengths, strict=True)
+    ]
+
+    async def late(request: EngineRequest, place: int) -> str:
+        await asyncio.sleep(0.004 * place)
+        return text_of(await whole(engine, request))
+
+    async def both() -> None:
+        alone = [text_of(await whole(engine, r)) for r in asked]
+        together = await asyncio.gather(*(late(r, i) for i, r in enumerate(asked)))
+        assert together == alone
+
+    asyncio.run(both())
+
+
+def test_inputs_encoded_elsewhere_give_the_same_answer_and_stale_ones_are_encoded_anew(
+    engine: TransformersEngine, requests: list[EngineRequest], bundle_url: str
+) -> None:
+    yes_no = [r for r in requests if r.task.kind == "yes_no"]
+    encoder = FeatureEncoder.from_bundle(bundle_url)
+    features = encoder.encode([r.example for r in yes_no])
+    fresh = [replace(r, features=f) for r, f in zip(yes_no, features, strict=True)]
+    stale = [replace(r, features=Features(bundle_version="old", by_group={})) for r in yes_no]
+
+    async def all_three() -> list[list[Scored]]:
+        return [await engine.score(rows) for rows in (yes_no, fresh, stale)]
+
+    first, *others = asyncio.run(all_three())
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            assert two.probabilities == pytest.approx(one.probabilities, abs=1e-6)
+            assert two.origin == one.origin
+
+
+def test_a_stop_text_ends_the_answer_and_is_left_out(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    request = replace(requests[-1], sampling=Sampling(max_new_tokens=16))
+    plain = text_of(asyncio.run(whole(engine, request)))
+    stop = plain[5:8]
+    stopped = replace(request, sampling=Sampling(max_new_tokens=16, stop=(stop,)))
+    pieces = asyncio.run(whole(engine, stopped))
+    assert text_of(pieces) == plain[: plain.index(stop)].rstrip()
+    assert pieces[-1].finish_reason == "stop"
+
+
 def test_pieces_join_to_what_generate_gives(
     engine: TransformersEngine, requests: list[EngineRequest]
 ) -> None:
     request = requests[-1]
     pieces = asyncio.run(whole(engine, request))
     batch = collate([request.example], engine.facts.spec)
-    assert text_of(pieces) == generate(engine.model, batch, request.max_new_tokens)[0]
+    assert text_of(pieces) == generate(engine.model, batch, request.sampling.max_new_tokens)[0]
     assert [p.num_tokens for p in pieces[:-1]] == list(range(1, len(pieces)))
     assert pieces[-1].finish_reason in {"stop", "length"}
     assert all(p.finish_reason is None for p in pieces[:-1])
@@ -83,12 +141,13 @@ def test_a_consumer_that_goes_away_stops_its_stream(
     engine: TransformersEngine, requests: list[EngineRequest]
 ) -> None:
     async def leave() -> None:
-        stream = engine.generate(replace(requests[-1], max_new_tokens=400))
+        stream = engine.generate(replace(requests[-1], sampling=Sampling(max_new_tokens=400)))
         await anext(stream)
-        assert engine._decoding
+        await anext(stream)  # out of a step of the running batch
+        assert engine._running
         await stream.aclose()
         async with asyncio.timeout(5):
-            while engine._decoding:
+            while engine._running:
                 await asyncio.sleep(0.01)
 
     asyncio.run(leave())
@@ -107,7 +166,7 @@ def test_a_question_that_does_not_fit_fails_alone(
         assert not isinstance(answers[0], BaseException)
         assert isinstance(answers[1], FieldError)
         with pytest.raises(FieldError, match=r"tokens and 8 more.*Shorten the text"):
-            await whole(engine, replace(long, max_new_tokens=8))
+            await whole(engine, replace(long, sampling=Sampling(max_new_tokens=8)))
 
     asyncio.run(ask())
 

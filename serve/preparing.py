@@ -1,0 +1,81 @@
+"""Inputs as sent to inputs as the engine takes them: decoded, held against bounds, encoded.
+
+This is where strangers' bytes meet image and signal decoders, so it can run in processes of its
+own: what goes wrong there takes neither the HTTP app nor the model with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedkim_ray import telemetry
+from fedkim_ray.data.loading import Example
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.metric_names import DECODE_SECONDS, ENCODE_SECONDS
+from fedkim_ray.types import Task
+from serve.encoding import FeatureEncoder
+from serve.engine import Features
+from serve.inputs import RawInput, to_example
+from serve.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One patient's inputs."""
+
+    example: Example
+    features: Features | None = None
+    """The inputs encoded; None where the engine is to encode them."""
+
+
+class Preparer(Protocol):
+    """Decodes inputs."""
+
+    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+        """Return every patient's inputs, in order.
+
+        Raises:
+            FieldError: an input is malformed, out of bounds, or not one that the task reads.
+        """
+        ...
+
+
+class LocalPreparer:
+    """Decodes in threads of this process, so that a large image holds up nobody else's request."""
+
+    def __init__(
+        self,
+        spec: Callable[[], Awaitable[DataSpec]],
+        limits: Limits,
+        encoder: FeatureEncoder | None = None,
+    ) -> None:
+        """Keep what decoding needs.
+
+        Args:
+            spec: Gives shapes and units of the bundle's inputs.
+            limits: Bounds of one request.
+            encoder: Encodes what was decoded; left to the engine where None.
+        """
+        self.spec = spec
+        self.limits = limits
+        self.encoder = encoder
+
+    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+        """Return every patient's inputs, in order; see ``Preparer``."""
+        spec = await self.spec()
+        return await asyncio.to_thread(self._prepare, raws, task, spec)
+
+    def _prepare(self, raws: Sequence[RawInput], task: Task, spec: DataSpec) -> list[Prepared]:
+        examples = []
+        for raw in raws:
+            started = time.perf_counter()
+            examples.append(to_example(raw, task, spec, self.limits))
+            telemetry.observe(DECODE_SECONDS, time.perf_counter() - started)
+        if self.encoder is None:
+            return [Prepared(example) for example in examples]
+        started = time.perf_counter()
+        features = self.encoder.encode(examples)
+        telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
+        return [Prepared(e, own) for e, own in zip(examples, features, strict=True)]
