@@ -38,6 +38,26 @@ class DataError(FedKimError):
     """A data root or one of its files breaks the sample-table contract."""
 
 
+class RowRejectedError(DataError):
+    """One example of a source cannot be used; the text holds no value of it.
+
+    Args:
+        came: What was found, without the value.
+        expected: What would have been right.
+        remedy: What the reader can do about it.
+        reason: The code that stands in ``rejected.parquet``.
+        column: Column or feature at fault, where there is one.
+    """
+
+    def __init__(
+        self, came: str, expected: str, remedy: str, reason: str, column: str = ""
+    ) -> None:
+        super().__init__(came, expected, remedy)
+        self.args = (came, expected, remedy, reason, column)  # pickling replays the constructor
+        self.reason = reason
+        self.column = column
+
+
 class StorageError(FedKimError):
     """A published folder is absent, incomplete, altered or of another format."""
 

@@ -7,12 +7,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedkim_ray.cli.data_import import import_
 from fedkim_ray.cli.options import AsJson
 
 if TYPE_CHECKING:
     from fedkim_ray.data.root import DatasetCard
 
 app = typer.Typer(help="Make, describe and check data roots.", no_args_is_help=True)
+app.command("import")(import_)
 RootUrl = Annotated[str, typer.Argument(help="A data root, any fsspec URL.")]
 
 

@@ -7,16 +7,19 @@ dataset.json                                        written last: sources, spec,
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Literal
 
+import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from fedkim_ray.data.schema import DataSpec, read_samples
+from fedkim_ray.data.schema import DataSpec, read_samples, stream_samples
 from fedkim_ray.errors import DataError, StorageError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import ClientId, Frozen, TaskId
 
 CARD = "dataset.json"
+PLACES = ("clients", "public", "test")
 FORMAT_VERSION = 1
 
 
@@ -99,19 +102,48 @@ def read_card(root: Folder) -> DatasetCard:
         ) from None
 
 
-def write_card(root: Folder, card: DatasetCard) -> DatasetCard:
-    """Count and hash every file under ``root``, write the card last, and return it whole."""
-    files: dict[str, FileFacts] = {}
-    for name in root.glob("**/*.parquet"):
-        table = read_samples(root, name, card.spec)
-        size = root.fs.size(root.full(name))
-        files[name] = FileFacts(
-            sha256=root.sha256(name), size_bytes=size, num_examples=table.num_rows
-        )
+def write_card(
+    root: Folder, card: DatasetCard, known: Mapping[str, FileFacts] | None = None
+) -> DatasetCard:
+    """Check, count and hash every file under ``root``, write the card last, and return it whole.
+
+    Args:
+        root: The data root.
+        card: The card without files.
+        known: Facts of files that were checked when they were written.
+
+    Raises:
+        DataError: a file breaks the contract, or a subject is in two places.
+    """
+    known = known or {}
+    names = sample_files(root)
+    files = {name: known.get(name) or file_facts(root, name, card.spec) for name in names}
     whole = card.model_copy(update={"files": files})
     require_no_shared_subjects(root, whole)
     root.write_bytes(CARD, whole.model_dump_json(indent=1).encode())
     return whole
+
+
+def sample_files(root: Folder) -> list[str]:
+    """Return the sorted names of all sample tables of a root."""
+    return sorted(name for place in PLACES for name in root.glob(f"{place}/**/*.parquet"))
+
+
+def file_facts(root: Folder, name: str, spec: DataSpec) -> FileFacts:
+    """Hold a file against the contract, row group by row group, and return what the card says.
+
+    Raises:
+        DataError: the file breaks the contract.
+    """
+    num_examples = sum(table.num_rows for table in stream_samples(root, name, spec))
+    size = root.fs.size(root.full(name))
+    return FileFacts(sha256=root.sha256(name), size_bytes=size, num_examples=num_examples)
+
+
+def place_of_file(name: str) -> str:
+    """Return which of ``clients/<client>``, ``public`` and ``test`` a file belongs to."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if parts[0] == "clients" else parts[0]
 
 
 def require_no_shared_subjects(root: Folder, card: DatasetCard) -> None:
@@ -122,9 +154,8 @@ def require_no_shared_subjects(root: Folder, card: DatasetCard) -> None:
     """
     place_of: dict[str, str] = {}
     for name in card.files:
-        parts = name.split("/")
-        place = "/".join(parts[:2]) if parts[0] == "clients" else parts[0]
-        for subject in set(read_samples(root, name, card.spec)["subject_id"].to_pylist()):
+        place = place_of_file(name)
+        for subject in subjects_of(root, name, card.spec):
             other = place_of.setdefault(subject, place)
             if other != place:
                 raise DataError(
@@ -132,6 +163,12 @@ def require_no_shared_subjects(root: Folder, card: DatasetCard) -> None:
                     "A subject is in one client, in public or in test, never in two.",
                     "Split by subject and import again.",
                 )
+
+
+def subjects_of(root: Folder, name: str, spec: DataSpec) -> set[str]:
+    """Return the subjects of a file, reading that column alone."""
+    column = read_samples(root, name, spec, ("subject_id",))["subject_id"]
+    return set(pc.unique(column).to_pylist())
 
 
 def check_root(root: Folder) -> list[str]:
@@ -143,7 +180,7 @@ def check_root(root: Folder) -> list[str]:
             problems.append(f"{name}: the file is missing.")
         elif root.sha256(name) != fact.sha256:
             problems.append(f"{name}: the file was altered after it was written.")
-    for name in sorted(set(root.glob("**/*.parquet")) - card.files.keys()):
+    for name in sorted(set(sample_files(root)) - card.files.keys()):
         problems.append(f"{name}: the file is not on the card.")
     if not problems:
         try:

@@ -8,7 +8,8 @@ metadata as a ``DataSpec``. This module is the only place that knows all this.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,23 @@ class DataSpec(Frozen):
         )
 
     @property
+    def layout(self) -> "DataSpec":
+        """The same without the scales of features: all that a file's bytes depend on."""
+        plain = {m: _without_scales(series) for m, series in self.series.items()}
+        return self.model_copy(update={"series": plain})
+
+    @property
     def modalities(self) -> tuple[Modality, ...]:
         """Encoded modalities that the data carry, in the fixed order."""
         image = ("image",) if self.image else ()
         signal = ("signal",) if self.signal else ()
         return (*image, *signal, *(m for m in SERIES if m in self.series))
+
+
+def _without_scales(series: SeriesSpec) -> SeriesSpec:
+    plain = {"center": 0.0, "scale": 1.0}
+    features = tuple(feature.model_copy(update=plain) for feature in series.features)
+    return series.model_copy(update={"features": features})
 
 
 def arrow_schema(spec: DataSpec) -> pa.Schema:
@@ -106,7 +119,9 @@ def arrow_schema(spec: DataSpec) -> pa.Schema:
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(facts).encode()})
 
 
-def sample_table(rows: Iterable[Mapping[str, Any]], spec: DataSpec) -> pa.Table:
+def sample_table(
+    rows: Iterable[Mapping[str, Any]], spec: DataSpec, columns: Iterable[str] | None = None
+) -> pa.Table:
     """Build a sample table from plain rows.
 
     A column that some rows lack is null there; one that all rows lack is left out, because a null
@@ -115,13 +130,17 @@ def sample_table(rows: Iterable[Mapping[str, Any]], spec: DataSpec) -> pa.Table:
     Args:
         rows: Values by column name; arrays are numpy, shaped as ``DataSpec.shape`` says.
         spec: Shapes and units.
+        columns: Columns beside the required ones, present even where all rows lack them; those
+            that a row carries where None.
 
     Raises:
         DataError: an array has another shape than ``spec`` says.
     """
     rows = list(rows)
     schema = arrow_schema(spec)
-    carried = {name for row in rows for name, value in row.items() if value is not None}
+    if columns is None:
+        columns = {name for row in rows for name, value in row.items() if value is not None}
+    carried = set(columns)
     fields = [field for field in schema if field.name in carried or field.name in REQUIRED]
     columns = [_column([row.get(field.name) for row in rows], field) for field in fields]
     return pa.table(columns, schema=pa.schema(fields, metadata=schema.metadata))
@@ -168,18 +187,56 @@ def write_samples(folder: Folder, name: str, table: pa.Table) -> None:
     folder.write_bytes(name, sink.getvalue().to_pybytes())
 
 
-def read_samples(folder: Folder, name: str, spec: DataSpec) -> pa.Table:
+def read_samples(
+    folder: Folder, name: str, spec: DataSpec, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Read a sample table and hold it against its contract.
+
+    Args:
+        folder: Where it is.
+        name: The file.
+        spec: Shapes and units that it must have.
+        columns: Columns to read, of those that the file has; all where None.
 
     Raises:
         DataError: the file is no Parquet, of another format version or specification, lacks a
             column, or a row breaks the contract. The text names file, row and column, never a
             value.
     """
+    with open_samples(folder, name, spec) as file:
+        present = None
+        if columns is not None:
+            present = [c for c in columns if c in file.schema_arrow.names]
+        table = file.read(present)
+    check_rows(folder.full(name), table)
+    return table
+
+
+def stream_samples(folder: Folder, name: str, spec: DataSpec) -> Iterator[pa.Table]:
+    """Yield a sample table row group by row group, each held against the contract.
+
+    Raises:
+        DataError: as in ``read_samples``.
+    """
+    with open_samples(folder, name, spec) as file:
+        for index in range(file.num_row_groups):
+            table = file.read_row_group(index)
+            check_rows(folder.full(name), table)
+            yield table
+
+
+@contextmanager
+def open_samples(folder: Folder, name: str, spec: DataSpec) -> Iterator[pq.ParquetFile]:
+    """Open a sample table, its columns, shapes and units checked.
+
+    Raises:
+        DataError: the file is no whole Parquet file, or its schema breaks the contract.
+    """
     path = folder.full(name)
     try:
-        with folder.fs.open(path, "rb") as file:
-            table = pq.read_table(file)
+        with folder.fs.open(path, "rb") as raw, pq.ParquetFile(raw) as file:
+            check_schema(path, file.schema_arrow, spec)
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -188,10 +245,16 @@ def read_samples(folder: Folder, name: str, spec: DataSpec) -> pa.Table:
             "A sample table is a whole Parquet file.",
             "It is truncated or of another format: import it again.",
         ) from None
-    _check_metadata(path, table.schema, spec)
-    _check_columns(path, table.schema, arrow_schema(spec))
-    _check_rows(path, table)
-    return table
+
+
+def check_schema(path: str, came: pa.Schema, spec: DataSpec) -> None:
+    """Hold a file's columns, shapes and units against ``spec``.
+
+    Raises:
+        DataError: they differ, or the file is of another format version.
+    """
+    _check_metadata(path, came, spec)
+    _check_columns(path, came, arrow_schema(spec))
 
 
 def read_spec(path: str, schema: pa.Schema) -> DataSpec:
@@ -218,14 +281,41 @@ def read_spec(path: str, schema: pa.Schema) -> DataSpec:
 
 
 def _check_metadata(path: str, schema: pa.Schema, expected: DataSpec) -> None:
-    came = read_spec(path, schema)
-    for part in DataSpec.model_fields:
-        if getattr(came, part) != getattr(expected, part):
+    """Compare what the file says of the modalities it has; scales are the card's alone."""
+    came, expected = read_spec(path, schema).layout, expected.layout
+    for modality in came.modalities:
+        if _part(came, modality) != _part(expected, modality):
             raise DataError(
-                f"{path!r} has another specification of {part!r} than this run.",
+                f"{path!r} has another specification of {modality!r} than this run.",
                 "All files of a run agree on shapes, units, leads and features.",
                 "Import the file again with the data root's specification.",
             )
+
+
+def _part(spec: DataSpec, modality: Modality) -> Frozen | None:
+    fixed = {"image": spec.image, "signal": spec.signal}
+    return fixed[modality] if modality in fixed else spec.series.get(modality)
+
+
+def merge_specs(one: DataSpec, other: DataSpec) -> DataSpec:
+    """Return a specification of everything in either; ``one`` wins where only scales differ.
+
+    Raises:
+        DataError: they differ in what both have.
+    """
+    for modality in [m for m in one.modalities if m in other.modalities]:
+        if _part(one.layout, modality) != _part(other.layout, modality):
+            raise DataError(
+                f"The new data's specification of {modality!r} differs from the data root's.",
+                "All data of a root agree on sizes, leads, rates, hours and features.",
+                "Set the importer's options to the root's (`fedkim data describe ROOT`), or import "
+                "into another root.",
+            )
+    return DataSpec(
+        image=one.image or other.image,
+        signal=one.signal or other.signal,
+        series={**other.series, **one.series},
+    )
 
 
 def _check_columns(path: str, came: pa.Schema, expected: pa.Schema) -> None:
@@ -246,7 +336,12 @@ def _check_columns(path: str, came: pa.Schema, expected: pa.Schema) -> None:
             )
 
 
-def _check_rows(path: str, table: pa.Table) -> None:
+def check_rows(path: str, table: pa.Table) -> None:
+    """Hold every row against the contract.
+
+    Raises:
+        DataError: naming file, row and column, never a value.
+    """
     for name in table.column_names:
         column = table[name].combine_chunks()
         if name in REQUIRED and column.null_count:

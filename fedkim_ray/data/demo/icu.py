@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.scales import Moments
 from fedkim_ray.data.schema import FeatureSpec, SeriesSpec
 from fedkim_ray.types import Modality, Task
-
-MIN_OBSERVED = 8
-"""With fewer public observations a feature's mean and deviation say too little to be used."""
 
 _LIMITS: Mapping[Modality, tuple[tuple[str, str, float, float], ...]] = {
     "lab": (
@@ -123,26 +121,17 @@ def hold_to_limits(
 
 
 def fit_scales(public_rows: Sequence[Mapping[str, object]]) -> dict[Modality, SeriesSpec]:
-    """Return the specifications with center and scale of public training rows, of no others.
-
-    A feature with fewer than ``MIN_OBSERVED`` public values, or none that differ, takes a sixth of
-    its limits' range as scale: coarse, but it asks nothing of private data.
-    """
-    return {m: _fit_series(m, public_rows) for m in SERIES}
+    """Return the specifications with center and scale of public training rows, of no others."""
+    return {m: _moments(m, public_rows).fit(SPECS[m]) for m in SERIES}
 
 
-def _fit_series(modality: Modality, rows: Sequence[Mapping[str, object]]) -> SeriesSpec:
+def _moments(modality: Modality, rows: Sequence[Mapping[str, object]]) -> Moments:
     spec = SPECS[modality]
     carrying = [row for row in rows if modality in row]
     shape = (len(carrying), spec.hours, len(spec.features))
-    values = np.array([row[modality] for row in carrying], np.float64).reshape(shape)
-    seen = np.array([row[f"{modality}_mask"] for row in carrying], bool).reshape(shape)
-    features = []
-    for j, feature in enumerate(spec.features):
-        x = values[..., j][seen[..., j]]
-        center = float(x.mean()) if len(x) else (feature.low + feature.high) / 2
-        scale = float(x.std()) if len(x) >= MIN_OBSERVED else 0.0
-        scale = scale or (feature.high - feature.low) / 6
-        update = {"center": float(f"{center:.6g}"), "scale": float(f"{scale:.6g}")}
-        features.append(feature.model_copy(update=update))
-    return SeriesSpec(hours=spec.hours, features=tuple(features))
+    moments = Moments.empty(len(spec.features))
+    moments.add(
+        np.array([row[modality] for row in carrying], np.float64).reshape(shape),
+        np.array([row[f"{modality}_mask"] for row in carrying], bool).reshape(shape),
+    )
+    return moments

@@ -1,0 +1,213 @@
+"""``fedkim data import``: a source into a data root, split by patient."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fedkim_ray.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from fedkim_ray.data.importing.request import ImportRequest
+    from fedkim_ray.data.importing.run import ImportResult
+
+SHOWN = 10
+"""Rejections that are listed on the terminal."""
+
+
+def import_(
+    name: Annotated[
+        str | None, typer.Argument(help="An importer; leave it out for a list of them.")
+    ] = None,
+    src: Annotated[str | None, typer.Option(help="The source's folder, any fsspec URL.")] = None,
+    dst: Annotated[str | None, typer.Option(help="The data root, any fsspec URL.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Clients of iid and dirichlet.")] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="site, iid or dirichlet:ALPHA (by label).")
+    ] = None,
+    public_share: Annotated[float | None, typer.Option(help="Share of all subjects.")] = None,
+    test_share: Annotated[float | None, typer.Option(help="Share of all subjects.")] = None,
+    valid_share: Annotated[float | None, typer.Option(help="Share of a client's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Key file of subject numbers; made if absent. It stays with you."),
+    ] = None,
+    max_rejected: Annotated[str, typer.Option(help="1% or 0.01 of all examples.")] = "1%",
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as cores.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", help="An option of the importer.", metavar="NAME=VALUE"),
+    ] = None,
+    rejected_list: Annotated[
+        Path | None,
+        typer.Option(help="Also write what was rejected, with file names, to a CSV of yours."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look at the layout.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring data into a data root: checked, split by patient, described.
+
+    Example: fedkim data import mitbih --src mitdb --dst runs/mitbih/data --clients 3
+    """
+    if name is None:
+        _list_importers(as_json)
+        return
+    if check:
+        _check(name, src, _options(options), as_json)
+        return
+    request = _request(
+        name,
+        src,
+        dst,
+        options=_options(options),
+        partition=partition,
+        rule={
+            "clients": clients,
+            "public_share": public_share,
+            "test_share": test_share,
+            "valid_share": valid_share,
+            "seed": seed,
+        },
+        key_path=key,
+        max_rejected=_share(max_rejected),
+        workers=workers,
+    )
+    result = _run(request)
+    if rejected_list:
+        _write_list(rejected_list, result)
+    if as_json:
+        typer.echo(result.record.model_dump_json())
+    else:
+        _show(request.root, result)
+
+
+def _request(
+    name: str, src: str | None, dst: str | None, rule: dict[str, Any], **fields: Any
+) -> "ImportRequest":
+    from fedkim_ray.data.importing.request import ImportRequest
+    from fedkim_ray.errors import DataError
+
+    if dst is None:
+        raise DataError(
+            "No data root was named.",
+            "--dst is the folder or URL that the data are written to.",
+            f"For example: fedkim data import {name} --src DIR --dst runs/{name}/data.",
+        )
+    given = {field: value for field, value in rule.items() if value is not None}
+    fields = {field: value for field, value in fields.items() if value is not None}
+    return ImportRequest(importer=name, root=dst, source=src, rule=given, **fields)
+
+
+def _options(texts: list[str] | None) -> dict[str, Any]:
+    from fedkim_ray.errors import DataError
+
+    values = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise DataError(
+                f"Option {text!r} has no '='.", "An option is name=value.", "Correct it."
+            )
+        values[name] = yaml.safe_load(value)
+    return values
+
+
+def _share(text: str) -> float:
+    from fedkim_ray.errors import DataError
+
+    try:
+        share = float(text.rstrip("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise DataError(f"{text!r} is no share.", "It is 1% or 0.01.", "Correct --max-rejected.")
+    return share
+
+
+def _run(request: "ImportRequest") -> "ImportResult":
+    from fedkim_ray.cli.progress import new_progress
+    from fedkim_ray.data.importing.run import run_import
+
+    with new_progress(Console(stderr=True)) as progress:
+        bar = progress.add_task(f"importing {request.importer}", total=None, note="")
+        return run_import(
+            request,
+            lambda done, total, note: progress.update(
+                bar, completed=done, total=total or None, note=note
+            ),
+        )
+
+
+def _show(root: str, result: "ImportResult") -> None:
+    record = result.record
+    table = Table("place", "task", "examples", title=f"{record.source.name} at {root}")
+    for place, tasks in record.counts.items():
+        for task, number in tasks.items():
+            table.add_row(place, task, str(number))
+    console = Console()
+    console.print(table)
+    if result.unchanged:
+        console.print("It was there already; nothing was done.")
+    for reason, number in record.left_out.items():
+        console.print(f"Left out, {reason}: {number}.")
+    for feature, number in record.out_of_range.items():
+        console.print(f"Impossible values of {feature}, taken as missing: {number}.")
+    for reason, number in record.rejected.items():
+        console.print(f"[yellow]Rejected, {reason}: {number}.[/]")
+    for place, row, column, reason in result.rejected_places[:SHOWN]:
+        console.print(f"  {_place(place, row, column)}: {reason}", markup=False, highlight=False)
+    console.print(f"Next: fedkim data describe {root}")
+
+
+def _place(place: str, row: int | None, column: str) -> str:
+    parts = [place, f"row {row}" if row is not None else "", f"column {column}" if column else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _write_list(path: Path, result: "ImportResult") -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["item", "row", "column", "reason"])
+        writer.writerows(result.rejected_places)
+
+
+def _check(name: str, src: str | None, options: dict[str, Any], as_json: bool) -> None:
+    from fedkim_ray.data.importers import find_importer
+    from fedkim_ray.data.importing.files import SourceFiles
+    from fedkim_ray.data.importing.layout import check_layout
+    from fedkim_ray.data.importing.request import ImportRequest, parse_options, source_url
+
+    kind = find_importer(name)
+    url = source_url(kind, ImportRequest(importer=name, root="", source=src))
+    files = SourceFiles.at(url)
+    layout = kind(files, parse_options(kind, options), Path()).layout()
+    problems = check_layout(files, layout)
+    if as_json:
+        typer.echo(json.dumps({"problems": problems}))
+    else:
+        table = Table("files", "columns", "at least", title=f"{kind.title}: expected layout")
+        for expected in layout:
+            table.add_row(expected.pattern, ", ".join(expected.columns), str(expected.at_least))
+        Console().print(table)
+        typer.echo("\n".join(problems) or f"{url}: the layout is as expected")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _list_importers(as_json: bool) -> None:
+    from fedkim_ray.data.importers import find_importer, importer_names
+
+    kinds = [find_importer(name) for name in importer_names()]
+    if as_json:
+        typer.echo(json.dumps({k.name: k.title for k in kinds}))
+        return
+    table = Table("name", "data set", "tasks", "licence")
+    for kind in kinds:
+        table.add_row(kind.name, kind.title, ", ".join(kind.tasks), kind.licence)
+    Console().print(table)

@@ -1,0 +1,167 @@
+"""From staged units to the data root: one pass a task, every row to its subject's place."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedkim_ray.data.importing.homes import Homes
+from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.data.importing.staging import ITEM, SITE, Staged
+from fedkim_ray.data.reasons import REASONS
+from fedkim_ray.data.scales import Moments
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Modality, TaskId
+
+NARROW = ["subject_id", SITE, "label"]
+WAITING_BYTES = 128 << 20
+"""Rows of all places together that may wait in memory for a full row group."""
+
+
+@dataclass(slots=True)
+class Assembled:
+    """What became of the staged rows."""
+
+    files: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows that lie nowhere though nothing is wrong with them, by reason."""
+    rejections: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that lie nowhere because something is."""
+    moments: dict[Modality, Moments] = field(default_factory=dict)
+    """Of public training rows."""
+
+
+class Assembly:
+    """Lays staged rows into a data root."""
+
+    def __init__(
+        self, root: Folder, staging: Folder, staged: Staged, stem: str, spec: DataSpec
+    ) -> None:
+        """Remember what to assemble.
+
+        Args:
+            root: The data root.
+            staging: Folder of staged units.
+            staged: Which files they have, in order; the rows keep it.
+            stem: Start of the file names.
+            spec: The data root's specification.
+        """
+        self.root = root
+        self.staging = staging
+        self.staged = staged
+        self.stem = stem
+        self.spec = spec
+        self.result = Assembled()
+
+    def tasks(self) -> list[TaskId]:
+        """Return the tasks of all staged rows."""
+        return sorted({task for _, task, _ in self.staged.files})
+
+    def see_subjects(self, homes: Homes) -> None:
+        """Show every staged row's subject to ``homes``, and settle them."""
+        for task in self.tasks():
+            for kind, table in self._read(task, NARROW):
+                homes.see(kind, task, table)
+        homes.settle()
+
+    def assemble(self, task: TaskId, homes: Homes) -> None:
+        """Write one task's rows to their places."""
+        copies = self._copies(task)
+        writers: dict[str, PartFiles] = {}
+        for kind, table in self._read(task, None):
+            folders = self._folders(task, kind, table, homes, copies)
+            for name in sorted(set(folders)):
+                rows = table.filter(pa.array(folders == name))
+                if name.startswith("!"):
+                    self._leave_out(name[1:], rows)
+                    continue
+                rows = rows.drop_columns([SITE, ITEM])
+                self._measure(name, rows)
+                writers.setdefault(name, PartFiles(self.root / name, self.stem)).add(rows)
+            _hold_memory(writers)
+        for name, files in writers.items():
+            files.close()
+            self.result.files += [f"{name}/{part}" for part in files.names]
+
+    def _folders(
+        self, task: TaskId, kind: str, table: pa.Table, homes: Homes, copies: dict[str, int]
+    ) -> np.ndarray:
+        """Return each row's folder, (N,) str; '!' and the reason where it has none."""
+        columns = (table[name].to_pylist() for name in ("sample_id", "subject_id", SITE))
+        folders = []
+        for sample, subject, site in zip(*columns, strict=True):
+            if sample in copies:
+                copies[sample] += 1
+            if copies.get(sample, 0) > 1:
+                folders.append("!duplicate")
+            else:
+                folders.append(homes.folder(subject, kind, site or "", task))
+        return np.array(folders, object)
+
+    def _leave_out(self, reason: str, rows: pa.Table) -> None:
+        if reason not in REASONS:
+            self.result.left_out[reason] += rows.num_rows
+            return
+        facts = {"row": None, "column": "", "reason": reason}
+        self.result.rejections += [{"item": i, **facts} for i in rows[ITEM].to_pylist()]
+
+    def _copies(self, task: TaskId) -> dict[str, int]:
+        """Return the sample ids that occur more than once, each counted 0 so far."""
+        parts = [table["sample_id"] for _, table in self._read(task, ["sample_id"])]
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        counts = pc.value_counts(pa.chunked_array(chunks, pa.string()))
+        several = counts.filter(pc.greater(counts.field("counts"), 1))
+        return dict.fromkeys(several.field("values").to_pylist(), 0)
+
+    def _measure(self, folder: str, rows: pa.Table) -> None:
+        if not folder.startswith("public/"):
+            return
+        for modality, spec in self.spec.series.items():
+            if modality not in rows.column_names:
+                continue
+            moments = self.result.moments.setdefault(modality, Moments.empty(len(spec.features)))
+            present = rows.filter(rows[modality].is_valid()).combine_chunks()
+            if present.num_rows:
+                values, seen = (_stacked(present[c]) for c in (modality, f"{modality}_mask"))
+                moments.add(values, seen)
+
+    def _read(self, task: TaskId, columns: list[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        """Yield staged rows with their kind, row group by row group, in the source's order."""
+        for kind, of_task, name in self.staged.files:
+            if of_task == task:
+                for table in _row_groups(self.staging, name, columns):
+                    yield kind, table
+
+
+def _row_groups(folder: Folder, name: str, columns: list[str] | None) -> Iterator[pa.Table]:
+    with folder.fs.open(folder.full(name), "rb") as raw, pq.ParquetFile(raw) as file:
+        for index in range(file.num_row_groups):
+            yield file.read_row_group(index, columns)
+
+
+def _stacked(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a tensor column without nulls as one array, rows first."""
+    array: np.ndarray = column.combine_chunks().to_numpy_ndarray()
+    return array
+
+
+def _hold_memory(writers: Mapping[str, PartFiles]) -> None:
+    if sum(files.waiting_bytes for files in writers.values()) > WAITING_BYTES:
+        for files in writers.values():
+            files.flush()
+
+
+def count_by_place(files: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return examples by place and task, from examples by file."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for name, number in files.items():
+        parts = name.split("/")
+        place, task = ("/".join(parts[:2]), parts[2]) if parts[0] == "clients" else parts[:2]
+        counts[place][task] += number
+    return {place: dict(tasks) for place, tasks in sorted(counts.items())}

@@ -1,0 +1,112 @@
+"""What an import leaves beside the data, in ``imports/<name>/``.
+
+``import.json`` says what was done; ``rejected.parquet`` has a row for all that could not be used.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from fedkim_ray.data.importing.split import SplitRule
+from fedkim_ray.data.root import Source
+from fedkim_ray.data.schema import DataSpec, merge_specs
+from fedkim_ray.errors import DataError
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Frozen
+
+FOLDER = "imports"
+RECORD = "import.json"
+REJECTED = "rejected.parquet"
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("row", pa.int64()),
+        pa.field("column", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ],
+    metadata={"format_version": "1"},
+)
+"""``item`` is the keyed hash of the place in the source: a file's name may name a patient."""
+
+
+class ImportRecord(Frozen):
+    """One import into a data root; holds no value of the data."""
+
+    format_version: Literal[1] = 1
+    importer: str
+    fingerprint: str
+    """SHA-256 over the source's files, the options and the rule: equal ones give equal roots."""
+    options: dict[str, Any]
+    rule: SplitRule
+    subjects_of: str
+    key_fingerprint: str
+    source: Source
+    spec: DataSpec
+    """Of the modalities that it carries; scales are of its own public rows."""
+    counts: dict[str, dict[str, int]]
+    """Examples by place and task."""
+    num_rows: int
+    """Rows that were read, without the rejected ones."""
+    rejected: dict[str, int]
+    """By reason."""
+    left_out: dict[str, int]
+    """Rows that are not used though nothing is wrong with them, by reason."""
+    out_of_range: dict[str, int]
+    """Impossible values that count as missing, by feature."""
+
+    @property
+    def num_rejected(self) -> int:
+        """Rows and items that could not be used."""
+        return sum(self.rejected.values())
+
+
+def read_records(root: Folder) -> dict[str, ImportRecord]:
+    """Return the records of all imports into a root, by importer.
+
+    Raises:
+        DataError: a record does not parse.
+    """
+    records = {}
+    for name in (root / FOLDER).names():
+        path = f"{FOLDER}/{name}/{RECORD}"
+        if not root.exists(path):
+            continue
+        try:
+            records[name] = ImportRecord.model_validate(root.read_json(path))
+        except ValidationError:
+            raise DataError(
+                f"{root.full(path)!r} cannot be used.",
+                "It is written by `fedkim data import` of this release.",
+                "Import the data again into a new folder.",
+            ) from None
+    return records
+
+
+def write_record(root: Folder, record: ImportRecord, rejections: Sequence[dict[str, Any]]) -> None:
+    """Write what was rejected, then the record."""
+    folder = root / FOLDER / record.importer
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rejections), REJECTED_SCHEMA), sink)
+    folder.write_bytes(REJECTED, sink.getvalue().to_pybytes())
+    folder.write_bytes(RECORD, record.model_dump_json(indent=1).encode())
+
+
+def merged_spec(records: Iterable[ImportRecord]) -> DataSpec:
+    """Return the specification of a root: scales are of the first import, by name, that has them.
+
+    Raises:
+        DataError: two imports differ in shape or unit.
+    """
+    merged = DataSpec()
+    for record in sorted(records, key=lambda r: r.importer):
+        merged = merge_specs(merged, record.spec)
+    return merged
+
+
+def count_reasons(rejections: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how often each reason occurs, the most frequent first."""
+    return dict(Counter(r["reason"] for r in rejections).most_common())

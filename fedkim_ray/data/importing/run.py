@@ -1,0 +1,346 @@
+"""One import, top to bottom: check, read in parallel, split, and write the card last.
+
+It may be stopped at any time: called again with the same arguments it goes on with the units that
+are missing, and an import that is whole is left as it is. The result does not depend on the number
+of workers.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedkim_ray.data.importers import find_importer
+from fedkim_ray.data.importing.assembly import Assembled, Assembly, count_by_place
+from fedkim_ray.data.importing.contract import Item
+from fedkim_ray.data.importing.files import SourceFiles
+from fedkim_ray.data.importing.homes import Homes
+from fedkim_ray.data.importing.keys import SubjectKey, default_key_path, load_key, open_key
+from fedkim_ray.data.importing.layout import require_layout, source_state
+from fedkim_ray.data.importing.pool import in_processes
+from fedkim_ray.data.importing.record import (
+    ImportRecord,
+    count_reasons,
+    merged_spec,
+    read_records,
+    write_record,
+)
+from fedkim_ray.data.importing.request import (
+    ImportRequest,
+    parse_options,
+    source_url,
+    split_rule,
+)
+from fedkim_ray.data.importing.split import Splitter
+from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, stage_unit
+from fedkim_ray.data.packages import cache_dir
+from fedkim_ray.data.reasons import REASONS
+from fedkim_ray.data.root import (
+    CARD,
+    DatasetCard,
+    FileFacts,
+    file_facts,
+    place_of_file,
+    read_card,
+    sample_files,
+    subjects_of,
+    write_card,
+)
+from fedkim_ray.data.scales import Moments
+from fedkim_ray.data.schema import merge_specs
+from fedkim_ray.errors import DataError
+from fedkim_ray.storage import Folder
+
+STAGING = ".import"
+CODE_VERSION = 1
+"""Rises whenever the same source would give another data root."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with units done, units in all, and what goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """What an import did."""
+
+    record: ImportRecord
+    card: DatasetCard
+    unchanged: bool
+    """Whether it was there already."""
+    rejected_places: tuple[tuple[str, int | None, str, str], ...] = ()
+    """Place in the source, row, column and reason of the rejections; for the owner's eyes alone."""
+
+
+def run_import(request: ImportRequest, progress: Progress | None = None) -> ImportResult:
+    """Import one source into a data root.
+
+    Raises:
+        DataError: the source, an option or the data root cannot be used, or too much is rejected.
+    """
+    return _Import(request, progress or (lambda done, total, note: None)).run()
+
+
+class _Import:
+    """The state of one import on its way."""
+
+    def __init__(self, request: ImportRequest, progress: Progress) -> None:
+        self.request = request
+        self.progress = progress
+        self.kind = find_importer(request.importer)
+        self.name = self.kind.name
+        self.options = parse_options(self.kind, request.options)
+        self.rule = split_rule(self.kind, request)
+        self.key = self._load_key()
+        self.root = Folder.at(request.root)
+        self.staging = self.root / STAGING / self.name
+        self.source = source_url(self.kind, request)
+        self.files = SourceFiles.at(self.source)
+        self.importer = self.kind(self.files, self.options, Path())
+        self.others = read_records(self.root)
+        self.before = self.others.pop(self.name, None)
+
+    def run(self) -> ImportResult:
+        """Do what is still to do."""
+        layout = self.importer.layout()
+        require_layout(self.files, layout, self.name)
+        fingerprint = self._fingerprint(source_state(self.files, layout))
+        if done := self._whole(fingerprint):
+            return done
+        self._require_fitting()
+        scratch = cache_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"
+        items = self._prepare(scratch)
+        units = self._stage(items, fingerprint, scratch)
+        staged = Staged.read(self.staging, units)
+        self._require_few(staged.rejections, staged.num_rows)
+        card = self._clear()
+        assembled = self._assemble(staged)
+        rejections = [*staged.rejections, *assembled.rejections]
+        self._require_few(rejections, staged.num_rows - len(assembled.rejections))
+        whole = self._publish(card, fingerprint, staged, assembled, rejections, items)
+        self._remove_staging()
+        shutil.rmtree(scratch, ignore_errors=True)
+        return whole
+
+    def _remove_staging(self) -> None:
+        self.staging.fs.rm(self.staging.path, recursive=True)
+        if not (self.root / STAGING).names():
+            self.root.fs.rm(self.root.full(STAGING), recursive=True)
+
+    def _load_key(self) -> SubjectKey:
+        if self.request.key_path is None and self.kind.ids_are_public:
+            return open_key()
+        return load_key(self.request.key_path or default_key_path())
+
+    def _fingerprint(self, state: list[list[str]]) -> str:
+        facts = {
+            "version": CODE_VERSION,
+            "importer": self.name,
+            "options": self.options.model_dump(mode="json"),
+            "rule": self.rule.model_dump(mode="json"),
+            "key": self.key.fingerprint,
+            "source": state,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _whole(self, fingerprint: str) -> ImportResult | None:
+        """Return what is there if it is just this import, with all of its files."""
+        record = self.before
+        if record is None or record.fingerprint != fingerprint or not self.root.exists(CARD):
+            return None
+        card = read_card(self.root)
+        whole = all(
+            self.root.exists(name) and self.root.fs.size(self.root.full(name)) == facts.size_bytes
+            for name, facts in card.files.items()
+        )
+        return ImportResult(record=record, card=card, unchanged=True) if whole else None
+
+    def _require_fitting(self) -> None:
+        """Hold this import against what the root has.
+
+        Raises:
+            DataError: the root was not imported, was split in another way, or has other shapes.
+        """
+        if self.root.exists(CARD) and not self.others and self.before is None:
+            raise DataError(
+                f"{self.root.url!r} holds a data root that was not imported: "
+                f"{read_card(self.root).name!r}.",
+                "An import writes into a folder of its own, or beside other imports.",
+                "Choose another --dst.",
+            )
+        for other in self.others.values():
+            self._require_same_split(other)
+        merge_specs(merged_spec(self.others.values()), self.importer.spec())
+
+    def _require_same_split(self, other: ImportRecord) -> None:
+        same_seed = other.rule.seed == self.rule.seed
+        same_people = other.subjects_of == self._subjects_of
+        if same_seed and (not same_people or other.key_fingerprint == self.key.fingerprint):
+            return
+        raise DataError(
+            f"{self.root.url!r} was split with another {'key' if same_seed else 'seed'}.",
+            f"Its import {other.importer!r} has seed {other.rule.seed}, and data of the same "
+            "people share one key.",
+            "Use those, or another --dst.",
+        )
+
+    @property
+    def _subjects_of(self) -> str:
+        return self.kind.subjects_of or self.name
+
+    def _prepare(self, scratch: Path) -> list[Item]:
+        self.progress(0, 0, "preparing")
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.importer = self.kind(self.files, self.options, scratch)
+        self.importer.prepare()
+        return list(self.importer.items())
+
+    def _stage(self, items: list[Item], fingerprint: str, scratch: Path) -> list[str]:
+        """Read all items, in units, and return the units' names in order."""
+        plan = ImportPlan(
+            importer=self.name,
+            source=self.source,
+            options=self.options.model_dump_json(),
+            scratch=str(scratch),
+            staging=self.staging.url,
+            rule=self.rule.model_dump_json(),
+            key=self.key.secret,
+        )
+        size = self.kind.items_per_unit
+        firsts = range(0, len(items), size)
+        units = [f"{fingerprint[:8]}-{first // size:06d}" for first in firsts]
+        jobs = [
+            (plan, unit, first, items[first : first + size])
+            for unit, first in zip(units, firsts, strict=True)
+            if not (self.staging / unit).exists(DONE)
+        ]
+        done = len(units) - len(jobs)
+        self.progress(done, len(units), "reading")
+        workers = max(1, min(self.request.workers, len(jobs)))
+        for _ in in_processes(stage_unit, jobs, workers):
+            done += 1
+            self.progress(done, len(units), "reading")
+        return units
+
+    def _require_few(self, rejections: Sequence[Mapping[str, Any]], num_rows: int) -> None:
+        total = num_rows + len(rejections)
+        if num_rows and len(rejections) <= self.request.max_rejected * total:
+            return
+        reasons = ", ".join(f"{r} {n}" for r, n in count_reasons(rejections).items())
+        raise DataError(
+            f"{len(rejections)} of {total} examples cannot be used: {reasons or 'none came'}.",
+            f"At most {self.request.max_rejected:.1%} may be rejected, and one must be left.",
+            (REASONS[rejections[0]["reason"]].remedy if rejections else "Check the source.")
+            + " Then import again, or raise --max-rejected: what was read is kept.",
+        )
+
+    def _clear(self) -> DatasetCard | None:
+        """Remove the files of an earlier import of this name; return the card as it was.
+
+        The card goes first: it must not name files that are gone.
+        """
+        card = read_card(self.root) if self.root.exists(CARD) else None
+        own = [n for n in sample_files(self.root) if _importer_of(n) == self.name]
+        if card and any(name in card.files for name in own):
+            self.root.fs.rm_file(self.root.full(CARD))
+        for name in own:
+            self.root.fs.rm_file(self.root.full(name))
+        return card
+
+    def _assemble(self, staged: Staged) -> Assembled:
+        spec = self.importer.spec()
+        assembly = Assembly(self.root, self.staging, staged, self.name, spec)
+        homes = Homes(Splitter(self.rule, self.key), self._settled())
+        total = len(staged.files)
+        self.progress(total, total, "splitting")
+        assembly.see_subjects(homes)
+        for task in assembly.tasks():
+            self.progress(total, total, f"writing {task}")
+            assembly.assemble(task, homes)
+        return assembly.result
+
+    def _settled(self) -> dict[str, str]:
+        """Return the places of people that other imports of the root have placed already."""
+        same = {n for n, other in self.others.items() if other.subjects_of == self._subjects_of}
+        spec = merged_spec(self.others.values())
+        names = [n for n in sample_files(self.root) if _importer_of(n) in same]
+        return {
+            subject: place_of_file(name)
+            for name in names
+            for subject in subjects_of(self.root, name, spec)
+        }
+
+    def _publish(
+        self,
+        before: DatasetCard | None,
+        fingerprint: str,
+        staged: Staged,
+        assembled: Assembled,
+        rejections: list[dict[str, Any]],
+        items: list[Item],
+    ) -> ImportResult:
+        """Check and hash the new files, then write rejections, record and card, in this order."""
+        facts = {n: file_facts(self.root, n, self.importer.spec()) for n in assembled.files}
+        record = self._record(fingerprint, staged, assembled, rejections, facts)
+        places = [self.importer.where(items[r["item"]]) for r in rejections]
+        hashed = [
+            {**r, "item": self.key.identifier("item", place)}
+            for r, place in zip(rejections, places, strict=True)
+        ]
+        write_record(self.root, record, hashed)
+        card = write_card(
+            self.root, self._card(record), {**(before.files if before else {}), **facts}
+        )
+        told = zip(places, rejections, strict=True)
+        return ImportResult(
+            record=record,
+            card=card,
+            unchanged=False,
+            rejected_places=tuple((p, r["row"], r["column"], r["reason"]) for p, r in told),
+        )
+
+    def _record(
+        self,
+        fingerprint: str,
+        staged: Staged,
+        assembled: Assembled,
+        rejections: list[dict[str, Any]],
+        facts: Mapping[str, FileFacts],
+    ) -> ImportRecord:
+        spec = self.importer.spec()
+        series = {
+            m: assembled.moments.get(m, Moments.empty(len(s.features))).fit(s)
+            for m, s in spec.series.items()
+        }
+        return ImportRecord(
+            importer=self.name,
+            fingerprint=fingerprint,
+            options=self.options.model_dump(mode="json"),
+            rule=self.rule,
+            subjects_of=self._subjects_of,
+            key_fingerprint=self.key.fingerprint,
+            source=self.importer.card_source(),
+            spec=spec.model_copy(update={"series": series}),
+            counts=count_by_place({name: f.num_examples for name, f in facts.items()}),
+            num_rows=staged.num_rows - len(assembled.rejections),
+            rejected=count_reasons(rejections),
+            left_out=dict(staged.left_out + assembled.left_out),
+            out_of_range=dict(staged.out_of_range),
+        )
+
+    def _card(self, record: ImportRecord) -> DatasetCard:
+        records = sorted([*self.others.values(), record], key=lambda r: r.importer)
+        return DatasetCard(
+            name="+".join(r.importer for r in records),
+            sources=tuple(r.source for r in records),
+            spec=merged_spec(records),
+            seed=self.rule.seed,
+            split_rule="; ".join(f"{r.importer}: {r.rule}" for r in records),
+        )
+
+
+def _importer_of(file: str) -> str:
+    """Return who wrote a file ``<importer>-00000.parquet``."""
+    return file.rsplit("/", 1)[-1].rsplit("-", 1)[0]

@@ -1,0 +1,219 @@
+"""One unit of an import: read its items, encode them, and lay them by for the split.
+
+units/<unit>/<kind>/<task>-00000.parquet     rows by test, public and private
+units/<unit>/unit.json                       written last: counts and rejections
+
+A unit with its ``unit.json`` is not read again. Units run in processes of their own, so a job holds
+plain values alone and the worker makes its own importer.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fedkim_ray.data.importers import find_importer
+from fedkim_ray.data.importing.contract import Importer, Item, Rejection, Row
+from fedkim_ray.data.importing.encode import Encoder
+from fedkim_ray.data.importing.files import SourceFiles
+from fedkim_ray.data.importing.keys import SubjectKey
+from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.data.importing.split import SplitRule, Splitter
+from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.schema import DataSpec, sample_table
+from fedkim_ray.errors import RowRejectedError
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Task, TaskId
+
+DONE = "unit.json"
+SITE, ITEM = "site", "item"
+"""Columns of staged files alone: the hospital, and the item's index among all."""
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportPlan:
+    """All that a worker needs to know of an import; plain values."""
+
+    importer: str
+    source: str
+    options: str
+    """JSON of the importer's ``Options``."""
+    scratch: str
+    staging: str
+    """URL of the folder of staged units."""
+    rule: str
+    """JSON of the ``SplitRule``."""
+    key: bytes = field(repr=False)
+
+    def splitter(self) -> Splitter:
+        """Return the rule and key, ready to use."""
+        return Splitter(SplitRule.model_validate_json(self.rule), SubjectKey(self.key))
+
+    def open_importer(self) -> Importer:
+        """Return a new importer."""
+        kind = find_importer(self.importer)
+        options = kind.Options.model_validate_json(self.options)
+        return kind(SourceFiles.at(self.source), options, Path(self.scratch))
+
+    def encoder(self, importer: Importer) -> Encoder:
+        """Return a new encoder of the importer's rows."""
+        return Encoder(
+            subjects=importer.subjects_of or importer.name,
+            source=importer.name,
+            tasks=importer.task_table(),
+            spec=importer.spec(),
+            key=SubjectKey(self.key),
+            impossible=importer.impossible,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """What all units together say."""
+
+    files: list[tuple[str, TaskId, str]]
+    """Kind, task and path of every staged file, in the source's order."""
+    num_rows: int
+    """Rows that can be used, with those left out."""
+    rejections: list[dict[str, Any]]
+    left_out: Counter[str]
+    out_of_range: Counter[str]
+
+    @classmethod
+    def read(cls, staging: Folder, units: Sequence[str]) -> "Staged":
+        """Read the facts of whole units."""
+        facts = [(staging / unit).read_json(DONE) for unit in units]
+        left_out = sum((Counter(f["left_out"]) for f in facts), Counter())
+        files = [
+            (kind, task, f"{unit}/{kind}/{name}")
+            for unit, fact in zip(units, facts, strict=True)
+            for kind, task, names in fact["files"]
+            for name in names
+        ]
+        return cls(
+            files=files,
+            num_rows=sum(f["num_rows"] for f in facts) + left_out.total(),
+            rejections=[r for f in facts for r in f["rejections"]],
+            left_out=left_out,
+            out_of_range=sum((Counter(f["out_of_range"]) for f in facts), Counter()),
+        )
+
+
+@lru_cache(maxsize=1)
+def _importer_of(plan: ImportPlan) -> Importer:
+    return plan.open_importer()
+
+
+def stage_unit(plan: ImportPlan, unit: str, first: int, items: list[Item]) -> None:
+    """Read and lay by one unit, unless that is done.
+
+    Args:
+        plan: The import.
+        unit: Name of the unit's folder.
+        first: Index of its first item among all.
+        items: Its items.
+    """
+    folder = Folder.at(plan.staging) / unit
+    if folder.exists(DONE):
+        return
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
+    importer = _importer_of(plan)
+    staged = _Unit(folder, importer, plan)
+    for index, item in enumerate(items, first):
+        staged.take(index, item)
+    staged.finish()
+
+
+class _Unit:
+    """Rows of a unit on their way into files."""
+
+    def __init__(self, folder: Folder, importer: Importer, plan: ImportPlan) -> None:
+        self.folder = folder
+        self.importer = importer
+        self.encoder = plan.encoder(importer)
+        self.splitter = plan.splitter()
+        self.needs_site = self.splitter.rule.partition == "site"
+        self.files: dict[tuple[str, str], PartFiles] = {}
+        self.waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.rejections: list[dict[str, Any]] = []
+        self.left_out: Counter[str] = Counter()
+
+    def take(self, index: int, item: Item) -> None:
+        """Read one item."""
+        try:
+            for made in self.importer.rows(item):
+                self._take_one(index, made)
+        except RowRejectedError as error:
+            self._reject(index, Rejection(reason=error.reason, column=error.column))
+
+    def _take_one(self, index: int, made: Row | Rejection) -> None:
+        if isinstance(made, Rejection):
+            self._reject(index, made)
+            return
+        try:
+            columns = self.encoder.encode(made)
+            kind = self._kind(made, columns["subject_id"])
+        except RowRejectedError as error:
+            self._reject(index, Rejection(reason=error.reason, column=error.column))
+            return
+        if kind != "test" and self.encoder.tasks[made.task].role == "unseen":
+            self.left_out["unseen task outside test"] += 1
+            return
+        place = (kind, made.task)
+        rows = self.waiting.setdefault(place, [])
+        rows.append({**columns, SITE: made.site, ITEM: index})
+        if len(rows) >= BATCH_ROWS:
+            self._write(place)
+
+    def _kind(self, row: Row, subject: str) -> str:
+        if self.importer.test_only:
+            return "test"
+        kind = row.part or self.splitter.kind(subject)
+        if kind == "private" and self.needs_site and not row.site.strip():
+            raise rejected("site_missing")
+        return kind
+
+    def _reject(self, index: int, rejection: Rejection) -> None:
+        facts = {"reason": rejection.reason, "row": rejection.row, "column": rejection.column}
+        self.rejections.append({"item": index, **facts})
+
+    def _write(self, place: tuple[str, str]) -> None:
+        kind, task = place
+        rows = self.waiting.pop(place)
+        columns = columns_of(self.encoder.tasks[task], self.encoder.spec)
+        table = sample_table(rows, self.encoder.spec, columns)
+        table = table.append_column(SITE, pa.array([row[SITE] for row in rows], pa.string()))
+        table = table.append_column(ITEM, pa.array([row[ITEM] for row in rows], pa.int64()))
+        if place not in self.files:
+            self.files[place] = PartFiles(self.folder / kind, task)
+        self.files[place].add(table)
+
+    def finish(self) -> None:
+        """Write the rest, and the unit's facts last."""
+        for place in list(self.waiting):
+            self._write(place)
+        for files in self.files.values():
+            files.close()
+        facts = {
+            "files": [
+                [kind, task, files.names] for (kind, task), files in sorted(self.files.items())
+            ],
+            "num_rows": sum(files.num_rows for files in self.files.values()),
+            "rejections": self.rejections,
+            "left_out": dict(self.left_out),
+            "out_of_range": dict(self.encoder.out_of_range),
+        }
+        self.folder.write_json(DONE, facts)
+
+
+def columns_of(task: Task, spec: DataSpec) -> list[str]:
+    """Return the optional columns of a task's files."""
+    modalities = [m for m in task.modalities if m in spec.modalities]
+    masks = [f"{m}_mask" for m in modalities if m in spec.series]
+    return ["label", *(["text"] if "text" in task.modalities else []), *modalities, *masks]
