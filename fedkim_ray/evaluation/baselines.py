@@ -28,7 +28,8 @@ from fedkim_ray.data.root import DatasetCard, read_card
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import Answer, answer_table
-from fedkim_ray.evaluation.evaluate import judge, labels_of, load_questions
+from fedkim_ray.evaluation.evaluate import labels_of, load_questions
+from fedkim_ray.evaluation.judge import judge
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.evaluation.text_only import ask_in_text, tables_only

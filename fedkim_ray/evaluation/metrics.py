@@ -15,11 +15,11 @@ Guo et al. 2017, https://arxiv.org/abs/1706.04599 (ECE, here of P(yes) and not o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from fedkim_ray.evaluation.bootstrap import Estimate, estimate
-from fedkim_ray.evaluation.text_scores import TextScores
+from fedkim_ray.evaluation.bootstrap import Estimate, Metrics, estimate
 
 NUM_BINS = 10
 YES_NO = ("auroc", "accuracy", "precision", "recall", "f1", "mcc", "ece")
@@ -31,6 +31,9 @@ WHY_UNDEFINED = {
     "f1": "undefined: no label and no answer is yes",
 }
 NO_PROBABILITY = "undefined: generated words carry no probability"
+NAMES_BY_KIND: Mapping[str, tuple[str, ...]] = {"yes_no": YES_NO, "generate": GENERATION}
+HEADLINE: Mapping[str, Literal["auroc", "token_f1"]] = {"yes_no": "auroc", "generate": "token_f1"}
+"""The one metric that stands for a task of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +99,18 @@ def expected_calibration_error(
     return _ratio(np.abs(weights_SN @ gap_NB).sum(1), weights_SN.sum(1))
 
 
-def yes_no_metrics(
+def yes_no_function(
     label: Sequence[int] | np.ndarray,
     said: Sequence[int | None],
     probability_yes: Sequence[float] | np.ndarray | None,
-    subject_ids: Sequence[str],
-    num_draws: int,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Return all metrics of ``YES_NO`` with their intervals.
+) -> Metrics:
+    """Return what computes the metrics of ``YES_NO`` from weights of these answers.
 
     Args:
         label: 0 or 1.
         said: 1 for yes, 0 for no, None for words that are neither: those count as wrong.
-        probability_yes: P(yes); None where words were generated and parsed.
-        subject_ids: Whom each question is about.
-        num_draws: Bootstrap draws.
-        seed: Seed of the draws.
+        probability_yes: P(yes); None where words were generated and parsed, which leaves AUROC
+            and ECE out.
     """
     y = np.asarray(label, dtype=int)
     said_N = np.array([1 - t if s is None else s for s, t in zip(said, y, strict=True)])
@@ -125,29 +123,23 @@ def yes_no_metrics(
             values["ece"] = expected_calibration_error(weights_SN, y, p)
         return values
 
-    found = estimate(metrics, subject_ids, num_draws, seed, WHY_UNDEFINED)
-    absent = Estimate(value=None, note=NO_PROBABILITY)
-    return {name: found.get(name, absent) for name in YES_NO}
+    return metrics
 
 
-def generation_metrics(
-    answers: Sequence[str],
-    said: Sequence[str],
-    subject_ids: Sequence[str],
-    num_draws: int,
-    seed: int = 0,
+def named_estimates(
+    metrics: Metrics, names: Sequence[str], subject_ids: Sequence[str], num_draws: int
 ) -> dict[str, Estimate]:
-    """Return all metrics of ``GENERATION`` with their intervals.
+    """Return each of ``names`` with its interval; one that ``metrics`` lacks says why.
 
     Args:
-        answers: The right answers.
-        said: The model's.
+        metrics: From ``yes_no_function`` or ``TextScores.metrics``.
+        names: ``YES_NO`` or ``GENERATION``.
         subject_ids: Whom each question is about.
         num_draws: Bootstrap draws.
-        seed: Seed of the draws.
     """
-    scores = TextScores.of(answers, said)
-    return estimate(scores.metrics, subject_ids, num_draws, seed)
+    found = estimate(metrics, subject_ids, num_draws, why_undefined=WHY_UNDEFINED)
+    absent = Estimate(value=None, note=NO_PROBABILITY)
+    return {name: found.get(name, absent) for name in names}
 
 
 def paired_difference(

@@ -15,7 +15,7 @@ from fedkim_ray.evaluation import figures
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.compare import TaskDifference
-from fedkim_ray.evaluation.metrics import GENERATION, YES_NO
+from fedkim_ray.evaluation.metrics import GENERATION, NAMES_BY_KIND
 from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
 from fedkim_ray.storage import Folder
 
@@ -88,7 +88,7 @@ def html_report(
     return environment.from_string(template).render(
         report=report,
         sections=[
-            {"title": title, "metrics": YES_NO if kind == "yes_no" else GENERATION, "tasks": tasks}
+            {"title": title, "metrics": NAMES_BY_KIND[kind], "tasks": tasks}
             for title, kind, tasks in _sections(report)
         ],
         names=NAMES,

@@ -13,7 +13,8 @@ from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError, RecipeError, StorageError, TrainingDivergedError
 from fedkim_ray.evaluation import scoring
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.evaluate import evaluate_bundle, metrics_of
+from fedkim_ray.evaluation.evaluate import evaluate_bundle
+from fedkim_ray.evaluation.judge import metrics_of
 from fedkim_ray.evaluation.metrics import GENERATION, YES_NO
 from fedkim_ray.evaluation.results import EvaluationReport, read_report, write_report
 from fedkim_ray.storage import Folder

@@ -1,9 +1,12 @@
 """Metrics by hand, and against scikit-learn on random answers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import (
     GENERATION,
     NO_PROBABILITY,
@@ -11,16 +14,27 @@ from fedkim_ray.evaluation.metrics import (
     YES_NO,
     auroc,
     expected_calibration_error,
-    generation_metrics,
+    named_estimates,
     paired_difference,
-    yes_no_metrics,
+    yes_no_function,
 )
+from fedkim_ray.evaluation.text_scores import TextScores
 
 ONCE = np.ones((1, 4))
 
 
 def people(num: int) -> list[str]:
     return [f"p{i}" for i in range(num)]
+
+
+def yes_no_metrics(
+    label: Sequence[int] | np.ndarray,
+    said: Sequence[int | None],
+    probability: Sequence[float] | np.ndarray | None,
+    num_draws: int = 10,
+) -> dict[str, Estimate]:
+    metrics = yes_no_function(label, said, probability)
+    return named_estimates(metrics, YES_NO, people(len(said)), num_draws)
 
 
 def test_auroc_counts_ties_half() -> None:
@@ -55,7 +69,7 @@ def test_certain_answers_fall_into_the_last_bin() -> None:
 def test_confusion_metrics_by_hand() -> None:
     # TP 3, FN 1, TN 2, FP 2: MCC = (3 * 2 - 2 * 1) / sqrt(5 * 4 * 4 * 3).
     label, said = [1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 1, 1]
-    found = yes_no_metrics(label, said, None, people(8), 10)
+    found = yes_no_metrics(label, said, None)
     assert found["accuracy"].value == 5 / 8
     assert found["precision"].value == 3 / 5
     assert found["recall"].value == 3 / 4
@@ -64,7 +78,7 @@ def test_confusion_metrics_by_hand() -> None:
 
 
 def test_words_that_are_neither_count_as_wrong() -> None:
-    found = yes_no_metrics([1, 0], [None, None], None, people(2), 10)
+    found = yes_no_metrics([1, 0], [None, None], None)
     assert found["accuracy"].value == 0.0
     assert found["auroc"].note == NO_PROBABILITY
 
@@ -75,7 +89,7 @@ def test_all_agree_with_scikit_learn(seed: int) -> None:
     label = rng.integers(0, 2, 200)
     probability = np.round(rng.random(200) * 0.6 + 0.3 * label, 2)  # rounded: many ties
     said = (probability > 0.5).astype(int)
-    found = yes_no_metrics(label, said.tolist(), probability, people(200), 10)
+    found = yes_no_metrics(label, said.tolist(), probability)
     assert tuple(found) == YES_NO
     expected = {
         "accuracy": sk.accuracy_score(label, said),
@@ -99,14 +113,14 @@ def test_bootstrap_equals_scoring_each_resample_by_itself() -> None:
 
 
 def test_one_class_has_no_auroc_and_says_so() -> None:
-    found = yes_no_metrics([1, 1], [1, 0], [0.9, 0.2], people(2), 10)
+    found = yes_no_metrics([1, 1], [1, 0], [0.9, 0.2])
     assert found["auroc"].value is None
     assert found["auroc"].note == ONE_CLASS
     assert found["recall"].value == 0.5
 
 
 def test_nobody_said_yes() -> None:
-    found = yes_no_metrics([1, 0], [0, 0], [0.2, 0.1], people(2), 10)
+    found = yes_no_metrics([1, 0], [0, 0], [0.2, 0.1])
     assert (found["precision"].value, found["mcc"].value) == (0.0, 0.0)
     assert found["auroc"].value == 1.0
 
@@ -132,7 +146,7 @@ def test_pairing_narrows_the_interval() -> None:
     a = rng.random(150) + 0.3 * label
     b = a + rng.normal(0.0, 0.02, 150)
     difference = paired_difference(label, a, b, people(150), 300)
-    alone = yes_no_metrics(label, [0] * 150, np.clip(a / 2, 0, 1), people(150), 300)["auroc"]
+    alone = yes_no_metrics(label, [0] * 150, np.clip(a / 2, 0, 1), 300)["auroc"]
     assert difference.high is not None
     assert difference.low is not None
     assert alone.high is not None
@@ -141,7 +155,9 @@ def test_pairing_narrows_the_interval() -> None:
 
 
 def test_generation_has_all_its_metrics() -> None:
-    found = generation_metrics(["left lung", "no"], ["left lung", "yes"], people(2), 10)
+    found = named_estimates(
+        TextScores.of(["left lung", "no"], ["left lung", "yes"]).metrics, GENERATION, people(2), 10
+    )
     assert tuple(found) == GENERATION
     # BLEU is of the corpus: 2 of 3 words said are right. The others are means over answers.
     assert found["bleu_1"].value == pytest.approx(2 / 3)
