@@ -199,9 +199,11 @@ def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
 def _clients_of(
     run: RunFolder, plan: RunPlan, scratch: str, tell: OnEvent
 ) -> Iterator[Clients | None]:
-    """Start the clients for the length of a block; None where the recipe leaves them out."""
+    """Start the clients for the length of a block; None where no round is left for them."""
     recipe = run.recipe
-    if not recipe.federation.clients_train:
+    rounds = range(run.rounds_done(), recipe.federation.rounds)
+    waited_for = any(not is_published(run.aggregated(r)) for r in rounds)
+    if not (recipe.federation.clients_train and waited_for):
         yield None
         return
     tell({"event": "clients_starting", "clients": [*plan.tasks_by_client]})

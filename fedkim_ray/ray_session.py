@@ -29,6 +29,7 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
             ray.init(log_to_driver=False)
         else:
             ray.init(
+                address="local",  # else a head of somebody else on this machine is joined
                 # Logical CPUs: a laptop's clients take turns on the cores that it has.
                 num_cpus=max(os.cpu_count() or 1, needed),
                 include_dashboard=False,

@@ -176,6 +176,19 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
     folder.write_json(MANIFEST, manifest)
 
 
+def copy_published(source: Folder, target: Folder, kind: str, format_version: int) -> None:
+    """Publish in ``target`` what is published in ``source``, on any file systems.
+
+    Raises:
+        StorageError: the source is not whole, or of another kind or format version.
+    """
+    manifest = open_published(source, kind, format_version)
+    facts = {k: v for k, v in manifest.items() if k not in ("kind", "format_version", "files")}
+    with publish(target, kind, format_version, **facts) as out:
+        for name in manifest["files"]:
+            out.write_bytes(name, source.read_bytes(name))
+
+
 def is_published(folder: Folder) -> bool:
     """Return whether a manifest says that ``folder`` is whole."""
     return folder.exists(MANIFEST)

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from fedkim_ray.errors import StorageError
-from fedkim_ray.storage import MANIFEST, Folder, is_published, open_published, publish
+from fedkim_ray.storage import (
+    MANIFEST,
+    Folder,
+    copy_published,
+    is_published,
+    open_published,
+    publish,
+)
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -130,3 +137,22 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         folder.write_bytes("state.bin", b"new and longer")
     assert folder.read_bytes("state.bin") == b"old"
     assert folder.names() == ["state.bin"]
+
+
+def test_a_published_folder_is_copied_whole(tmp_path: Path) -> None:
+    source, target = Folder.at(tmp_path / "a"), Folder.at(tmp_path / "b")
+    with publish(source, "round", 1, step=3) as out:
+        out.write_json("x/y.json", [1])
+    copy_published(source, target, "round", 1)
+    assert open_published(target, "round", 1) == open_published(source, "round", 1)
+    assert target.read_json("x/y.json") == [1]
+
+
+def test_what_was_altered_is_not_copied(tmp_path: Path) -> None:
+    source, target = Folder.at(tmp_path / "a"), Folder.at(tmp_path / "b")
+    with publish(source, "round", 1) as out:
+        out.write_json("x.json", [1])
+    source.write_json("x.json", [2])
+    with pytest.raises(StorageError, match="altered"):
+        copy_published(source, target, "round", 1)
+    assert not target.exists()

@@ -1,6 +1,5 @@
-"""``fedkim evaluate``, ``compare`` and ``report``."""
+"""``fedkim evaluate`` and ``report``."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -77,24 +76,16 @@ def evaluate(
 
 def evaluate_run(run: "RunFolder", console: Console) -> str:
     """Score a finished run's bundle, write its report, and return the page's URL."""
-    from fedkim_ray.bundle.read import load_bundle
-    from fedkim_ray.evaluation.report import html_report, print_report, write_html
-    from fedkim_ray.evaluation.results import write_report
+    from fedkim_ray.evaluation.report import PAGE, print_report
+    from fedkim_ray.run_report import score_run
 
-    recipe = run.recipe
-    report = _score(load_bundle(run.bundle.url), recipe.data.root, recipe.evaluation)
-    rounds = range(recipe.federation.rounds)
-    page = html_report(
-        report,
-        training_logs=[run.injected(r).read_json("log.json") for r in rounds],
-        rounds=[run.aggregated(r).read_json("report.json") for r in rounds]
-        if recipe.federation.clients_train
-        else [],
-    )
-    write_report(report, run.evaluation)
-    write_html(run.evaluation, page)
+    with new_progress(Console(stderr=True)) as progress:
+        bar = progress.add_task("asking the model", total=None, note="")
+        report = score_run(
+            run, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
     print_report(report, console)
-    return run.evaluation.full("report.html")
+    return run.evaluation.full(PAGE)
 
 
 def _score(
@@ -117,28 +108,6 @@ def _score(
             read,
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
-
-
-def compare(
-    a: Annotated[str, typer.Argument(help="Folder of an evaluation (with answers.parquet).")],
-    b: Annotated[str, typer.Argument(help="Folder of another evaluation of the same data.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare two evaluations question by question: paired 95 % intervals, a minus b."""
-    from fedkim_ray.evaluation.compare import compare as compare_answers
-    from fedkim_ray.evaluation.compare import difference_rows, print_differences
-    from fedkim_ray.evaluation.results import read_report
-    from fedkim_ray.storage import Folder
-
-    reports = [read_report(Folder.at(url)) for url in (a, b)]
-    first, second = (r.answers for r in reports)
-    assert first is not None
-    assert second is not None
-    differences = compare_answers(first, second)
-    if as_json:
-        typer.echo(json.dumps(difference_rows(differences)))
-    else:
-        print_differences(differences, reports[0].variant, reports[1].variant, Console())
 
 
 def report(

@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.console import Console
 
-from fedkim_ray.cli import bundle, data, demo, evaluate, models, run, serve
+from fedkim_ray.cli import bundle, compare, data, demo, evaluate, models, run, serve
 
 app = typer.Typer(
     name="fedkim",
@@ -22,10 +22,10 @@ app.command("run")(run.run)
 app.command("status")(run.status)
 app.command("recipes")(run.recipes)
 app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(evaluate.compare)
 app.command("report")(evaluate.report)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.add_typer(compare.app, name="compare")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(bundle.app, name="bundle")

@@ -79,14 +79,15 @@ def estimate(
     parts = [metrics(weights) for weights in draw_weights(subject_ids, num_draws, seed)]
     reasons = why_undefined or {}
     return {
-        name: _summary(
+        name: summary(
             float(value[0]), np.concatenate([p[name] for p in parts]), reasons.get(name, "")
         )
         for name, value in whole.items()
     }
 
 
-def _summary(value: float, drawn_S: np.ndarray, why_undefined: str) -> Estimate:
+def summary(value: float, drawn_S: np.ndarray, why_undefined: str = "") -> Estimate:
+    """Return a point estimate with the middle of what its draws gave, (S,)."""
     if np.isnan(value):
         return Estimate(value=None, note=why_undefined or "undefined on these answers")
     known = drawn_S[~np.isnan(drawn_S)]

@@ -29,12 +29,19 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG of 150 dots an inch."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=150)
+    return sink.getvalue()
+
+
 def auroc_bars(report: EvaluationReport) -> Figure | None:
     """AUROC of each yes/no task with its interval; the dashed line is chance."""
     rows = [t for t in report.tasks if t.kind == "yes_no" and t.metrics["auroc"].value is not None]
     if not rows:
         return None
-    figure, axes = _figure(9.0, 1.2 + 0.36 * len(rows))
+    figure, axes = new_figure(9.0, 1.2 + 0.36 * len(rows))
     for place, row in enumerate(rows):
         _bar(axes, place, row)
     axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="chance, 0.5")
@@ -82,7 +89,7 @@ def routing_map(report: EvaluationReport) -> Figure | None:
         return None
     weights = np.array([routing.expert_weights for _, routing in rows])
     num_experts = weights.shape[1]
-    figure, axes = _figure(max(6.0, 4.0 + 0.45 * num_experts), 1.2 + 0.34 * len(rows))
+    figure, axes = new_figure(max(6.0, 4.0 + 0.45 * num_experts), 1.2 + 0.34 * len(rows))
     image = axes.imshow(weights, vmin=0.0, vmax=weights.max(), cmap="viridis", aspect="auto")
     if num_experts <= 16:
         for (row, expert), weight in np.ndenumerate(weights):
@@ -108,7 +115,7 @@ def loss_curves(logs: Sequence[Mapping[str, Any]]) -> Figure | None:
             by_task.setdefault(task, []).extend((int(s), float(x)) for s, x in pairs)
     if not by_task:
         return None
-    figure, axes = _figure(8.0, 3.6)
+    figure, axes = new_figure(8.0, 3.6)
     for task, pairs in sorted(by_task.items()):
         steps, losses = np.array([s for s, _ in pairs]), np.array([x for _, x in pairs])
         (line,) = axes.plot(steps, _running_mean(losses), label=task)
@@ -138,7 +145,7 @@ def round_curves(rounds: Sequence[Mapping[str, Any]]) -> Figure | None:
     ]
     if not points:
         return None
-    figure, axes = _figure(8.0, 3.6)
+    figure, axes = new_figure(8.0, 3.6)
     for task, mine in groupby(sorted(points), key=lambda point: point[0]):
         xs, befores, afters = np.array([point[1:] for point in mine]).T
         # Two points a round: what came from the server, and what the clients made of it.
@@ -152,7 +159,8 @@ def round_curves(rounds: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
-def _figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
+def new_figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
+    """Return a figure with one pair of axes."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()

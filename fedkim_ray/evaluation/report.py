@@ -1,13 +1,10 @@
 """The evaluation as a page and as a table in the terminal."""
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +13,7 @@ from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.compare import TaskDifference
 from fedkim_ray.evaluation.metrics import GENERATION, NAMES_BY_KIND
+from fedkim_ray.evaluation.page import inline, render
 from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
 from fedkim_ray.storage import Folder
 
@@ -82,10 +80,8 @@ def html_report(
         "loss": figures.loss_curves(training_logs),
         "rounds": figures.round_curves(rounds),
     }
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True)
-    environment.filters["interval"] = _interval
-    template = (resources.files(__package__) / PAGE).read_text()
-    return environment.from_string(template).render(
+    return render(
+        Path(__file__).with_name(PAGE),
         report=report,
         sections=[
             {"title": title, "metrics": NAMES_BY_KIND[kind], "tasks": tasks}
@@ -93,7 +89,7 @@ def html_report(
         ],
         names=NAMES,
         remarks=[(task.task, line) for task in report.tasks for line in _remarks(task)],
-        figures={name: _inline(figure) for name, figure in drawn.items()},
+        figures={name: inline(figure) for name, figure in drawn.items()},
         examples=examples_of(answers, report) if answers is not None else [],
         rounds=rounds,
         differences=differences or {},
@@ -153,12 +149,3 @@ def _short(e: Estimate) -> str:
     if e.value is None or e.low is None or e.high is None:
         return str(e)
     return f"{e.value:.3f} [{e.low:.2f}, {e.high:.2f}]"
-
-
-def _interval(e: Estimate) -> str:
-    """Return the interval alone, empty where there is none."""
-    return "" if e.low is None or e.high is None else f"[{e.low:.3f}, {e.high:.3f}]"
-
-
-def _inline(figure: Figure | None) -> Markup:
-    return Markup("" if figure is None else figures.svg(figure))

@@ -1,0 +1,121 @@
+"""``fedkim compare A B`` and ``fedkim compare study``."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from fedkim_ray.cli.options import AsJson, Overrides
+
+if TYPE_CHECKING:
+    from fedkim_ray.study.plan import PlannedRun
+
+PAIR = "pair"
+
+
+class _PairByDefault(TyperGroup):
+    """Takes ``compare A B`` for ``compare pair A B``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Name the command where the first argument names none; ``./study`` is a folder."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [PAIR, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_PairByDefault,
+    no_args_is_help=True,
+    help="Compare two evaluations (`fedkim compare A B`), or variants of a recipe (`study`).",
+)
+
+
+@app.command(PAIR)
+def pair(
+    a: Annotated[str, typer.Argument(help="Folder of an evaluation (with answers.parquet).")],
+    b: Annotated[str, typer.Argument(help="Folder of another evaluation of the same data.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations question by question: paired 95 % intervals, a minus b."""
+    from fedkim_ray.evaluation.compare import compare, difference_rows, print_differences
+    from fedkim_ray.evaluation.results import read_report
+    from fedkim_ray.storage import Folder
+
+    reports = [read_report(Folder.at(url)) for url in (a, b)]
+    first, second = (r.answers for r in reports)
+    assert first is not None
+    assert second is not None
+    differences = compare(first, second)
+    if as_json:
+        typer.echo(json.dumps(difference_rows(differences)))
+    else:
+        print_differences(differences, reports[0].variant, reports[1].variant, Console())
+
+
+@app.command()
+def study(
+    recipe: Annotated[
+        str, typer.Argument(help="A packaged recipe (see `fedkim recipes`) or a YAML file.")
+    ] = "study",
+    variants: Annotated[
+        str | None,
+        typer.Option(help="Comma separated; all are held against the first. Default: every one."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Training seeds 0, 1, ... for each.", min=1)] = 1,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder of the study, any fsspec URL. Default: runs/<recipe>-study."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate variants of a recipe, and compare them over seeds and subjects.
+
+    Each run lies in the study's folder as `fedkim run` leaves it; the same command goes on with a
+    study that was killed, and takes in further variants and seeds.
+
+    Example: fedkim compare study demo --variants fedkim,public_only --out runs/compare
+    """
+    from fedkim_ray.config import VARIANTS
+    from fedkim_ray.pipeline import plan_run
+    from fedkim_ray.storage import Folder
+    from fedkim_ray.study.page import write_pages
+    from fedkim_ray.study.plan import plan_study
+    from fedkim_ray.study.references import reference_answers
+    from fedkim_ray.study.results import study_report, write_study
+    from fedkim_ray.study.tables import print_study
+
+    console, sets = Console(stderr=True), overrides or []
+    url, names = out or f"runs/{recipe}-study", variants.split(",") if variants else [*VARIANTS]
+    runs = plan_study(url, recipe, names, range(seeds), sets)
+    _run_all(runs, console)
+    first, folder = runs[0].recipe, Folder.at(url)
+    plan = plan_run(first)
+    report = study_report(runs, reference_answers(first, plan), plan.tasks, sets)
+    write_study(report, folder)
+    page = write_pages(report, folder)
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        print_study(report, Console())
+        typer.echo(page)
+
+
+def _run_all(runs: "list[PlannedRun]", console: Console) -> None:
+    """Run what is not finished, with the progress of ordinary runs."""
+    from fedkim_ray.cli.evaluate import evaluate_run
+    from fedkim_ray.cli.progress import RunProgress
+    from fedkim_ray.study.run import run_study
+
+    def tell(number: int, run: "PlannedRun") -> None:
+        what = f"{run.variant}, seed {run.seed}"
+        console.print(f"[bold]Run {number + 1} of {len(runs)}: {what}[/bold]")
+
+    run_study(
+        runs,
+        on_run=tell,
+        watch=lambda: RunProgress(console),
+        score=lambda run: evaluate_run(run, console),
+    )

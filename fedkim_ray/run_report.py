@@ -1,0 +1,33 @@
+"""The report of a finished run: its bundle scored on the test data of its own recipe."""
+
+from fedkim_ray.bundle.read import load_bundle
+from fedkim_ray.evaluation.evaluate import evaluate_bundle
+from fedkim_ray.evaluation.report import html_report, write_html
+from fedkim_ray.evaluation.results import EvaluationReport, write_report
+from fedkim_ray.evaluation.scoring import OnProgress
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.storage import Folder
+
+
+def score_run(run: RunFolder, on_progress: OnProgress | None = None) -> EvaluationReport:
+    """Score a finished run's bundle, write report and page into the run, and return the report.
+
+    Raises:
+        StorageError: the run has no whole bundle.
+        DataError: the test data are absent, or of another specification.
+    """
+    recipe = run.recipe
+    bundle = load_bundle(run.bundle.url)
+    root = Folder.at(recipe.data.root)
+    report = evaluate_bundle(bundle, root, recipe.evaluation, on_progress=on_progress)
+    rounds = range(recipe.federation.rounds)
+    page = html_report(
+        report,
+        training_logs=[run.injected(r).read_json("log.json") for r in rounds],
+        rounds=[run.aggregated(r).read_json("report.json") for r in rounds]
+        if recipe.federation.clients_train
+        else [],
+    )
+    write_html(run.evaluation, page)
+    write_report(report, run.evaluation)  # last: the report says that all is there
+    return report

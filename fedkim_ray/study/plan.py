@@ -1,0 +1,98 @@
+"""A study: variants of one recipe, each with several seeds, as ordinary runs in one folder.
+
+runs/<variant>/seed-<k>/     a run's folder, as ``fedkim run`` leaves it, with its evaluation
+comparison.json              ``StudyReport``: every number, with the settings that gave it
+comparison.html, .md, .svg, .png    the same for people
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.errors import RecipeError
+from fedkim_ray.evaluation.results import REPORT, EvaluationReport, read_report
+from fedkim_ray.pipeline import plan_run
+from fedkim_ray.run_folder import RUN_FILE, RunFolder
+from fedkim_ray.storage import Folder
+
+ALL_QUESTIONS = "evaluation.max_questions=null"
+"""A study asks whole test splits, unless its own overrides say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of a study."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    folder: Folder
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.folder / "evaluation").exists(REPORT)
+
+    def report(self) -> EvaluationReport:
+        """Return what the evaluation found.
+
+        Raises:
+            StorageError: there is none yet, or it was altered.
+        """
+        return read_report(self.folder / "evaluation")
+
+
+def plan_study(
+    out: str,
+    recipe: str,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+) -> list[PlannedRun]:
+    """Resolve every run of a study and hold it against data and base model, before any starts.
+
+    Args:
+        out: The study's folder, any fsspec URL.
+        recipe: A packaged recipe's name, or a path.
+        variants: Keys of ``config.VARIANTS``; the first is what the others are held against.
+        seeds: Training seeds.
+        overrides: ``a.b=value`` each, for all runs.
+
+    Raises:
+        RecipeError: a variant, field or value is impossible, or nothing is left to compare.
+        DataError: the data root lacks something.
+        StorageError: a run of another recipe lies in the study's folder.
+    """
+    if not variants or not seeds or len({*variants}) < len(variants) or len({*seeds}) < len(seeds):
+        raise RecipeError(
+            f"The study has the variants {list(variants)} and the seeds {list(seeds)}.",
+            "It has at least one of each, and none twice.",
+            "Correct --variants or --seeds.",
+        )
+    runs = [
+        PlannedRun(
+            variant=variant,
+            seed=seed,
+            recipe=load_recipe(recipe, [ALL_QUESTIONS, *overrides, f"seed={seed}"], variant),
+            folder=Folder.at(out) / f"runs/{variant}/seed-{seed}",
+        )
+        for seed in seeds
+        for variant in variants
+    ]
+    for run in runs:
+        plan_run(run.recipe)
+        if run.folder.exists(RUN_FILE):
+            RunFolder.open(run.folder.url, run.recipe)
+    return runs
+
+
+def first_round_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Return all of a recipe that the clients' first round depends on, in plain values.
+
+    Injection comes after it, and how many rounds follow changes nothing.
+    """
+    parts = {"seed", "data", "encoders", "tasks", "federation"}
+    values = recipe.model_dump(mode="json", include=parts)
+    del values["federation"]["rounds"]
+    return values

@@ -1,0 +1,152 @@
+"""What a study found: every arm's metrics, and the runs behind them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
+from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.metrics import HEADLINE
+from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.storage import Folder
+from fedkim_ray.study.plan import PlannedRun
+from fedkim_ray.study.run import SHARED
+from fedkim_ray.types import Frozen, Task, TaskId
+
+FORMAT_VERSION = 1
+COMPARISON = "comparison.json"
+
+
+class RunFacts(Frozen):
+    """One run of a study."""
+
+    variant: str
+    seed: int
+    version: str
+    """The bundle's."""
+    steps: int
+    """Injection steps over all rounds."""
+    training_s: float | None
+    """Since the run was last started; None where its log does not say."""
+    evaluation_s: float
+    shared_first_round: bool
+    """Whether the clients' first round was copied from another run."""
+
+
+class StudyReport(Frozen):
+    """``comparison.json``."""
+
+    format_version: Literal[1] = 1
+    name: str
+    """The recipe's."""
+    base: str
+    data_name: str
+    data_root: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    variants: tuple[str, ...]
+    references: tuple[str, ...]
+    bootstrap_samples: int
+    subset_note: str
+    data_kinds: dict[TaskId, str]
+    results: tuple[ArmResult, ...]
+    runs: tuple[RunFacts, ...]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Variants, then references; all are held against the first."""
+        return (*self.variants, *self.references)
+
+    @property
+    def headlines(self) -> tuple[ArmResult, ...]:
+        """The one metric that stands for each task."""
+        return tuple(r for r in self.results if r.metric in HEADLINE.values())
+
+    def tasks(self, role: str) -> list[TaskId]:
+        """Return the tasks of a role, in order."""
+        return list(dict.fromkeys(r.task for r in self.results if r.role == role))
+
+    def headline(self, arm: str, task: TaskId) -> ArmResult | None:
+        """Return an arm's headline metric on a task; None where it was not asked."""
+        return next((r for r in self.headlines if (r.arm, r.task) == (arm, task)), None)
+
+    @property
+    def interval_note(self) -> str:
+        """What the intervals cover, as a sentence."""
+        over = "test subjects alone, and say nothing of another training run"
+        if len(self.seeds) > 1:
+            over = f"{len(self.seeds)} training seeds and the test subjects"
+        return f"95 % bootstrap intervals ({self.bootstrap_samples} draws) over {over}."
+
+
+def study_report(
+    runs: Sequence[PlannedRun],
+    references: Mapping[str, pa.Table],
+    tasks: Mapping[TaskId, Task],
+    overrides: Sequence[str] = (),
+) -> StudyReport:
+    """Compare all arms of a finished study.
+
+    Args:
+        runs: Evaluated runs.
+        references: Answers of models that are no run, by name.
+        tasks: All tasks, by id.
+        overrides: What was set for all runs.
+
+    Raises:
+        DataError: two arms answered different questions.
+    """
+    reports = [run.report() for run in runs]
+    first, recipe = reports[0], runs[0].recipe
+    arms: dict[str, ArmAnswers] = {}
+    for run, report in zip(runs, reports, strict=True):
+        assert report.answers is not None  # read_report always has them
+        arms[run.variant] = {**arms.get(run.variant, {}), run.seed: report.answers}
+    draws = recipe.evaluation.bootstrap_samples
+    return StudyReport(
+        name=recipe.name,
+        base=first.base,
+        data_name=first.data_name,
+        data_root=first.data_root,
+        overrides=tuple(overrides),
+        seeds=tuple(dict.fromkeys(run.seed for run in runs)),
+        variants=tuple(arms),
+        references=tuple(references),
+        bootstrap_samples=draws,
+        subset_note=first.subset_note,
+        data_kinds={t.task: t.data_kind for t in first.tasks},
+        results=tuple(
+            compare_arms(arms | {n: {0: a} for n, a in references.items()}, tasks, draws)
+        ),
+        runs=tuple(_facts(run, r) for run, r in zip(runs, reports, strict=True)),
+    )
+
+
+def write_study(report: StudyReport, folder: Folder) -> None:
+    """Write ``comparison.json``."""
+    folder.write_json(COMPARISON, report.model_dump(mode="json"))
+
+
+def signed(e: Estimate | None) -> str:
+    """Return a difference with its sign and interval."""
+    if e is None or e.value is None or e.low is None or e.high is None:
+        return "-"
+    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+
+
+def _facts(run: PlannedRun, report: EvaluationReport) -> RunFacts:
+    lines = run.folder.read_bytes("log.jsonl").decode().splitlines()
+    events = [json.loads(line) for line in lines]
+    started = [e["time"] for e in events if e["event"] == "run_started"]
+    ended = [e["time"] for e in events if e["event"] == "bundle"]
+    return RunFacts(
+        variant=run.variant,
+        seed=run.seed,
+        version=report.version,
+        steps=run.recipe.federation.rounds * run.recipe.injection.steps_per_round,
+        training_s=ended[-1] - started[-1] if started and ended else None,
+        evaluation_s=report.seconds,
+        shared_first_round=any(e["event"] == SHARED for e in events),
+    )

@@ -1,0 +1,70 @@
+"""Which runs a study has, and which first rounds are the same."""
+
+from pathlib import Path
+
+import pytest
+
+from fedkim_ray.config import load_recipe
+from fedkim_ray.errors import RecipeError, StorageError
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.study.plan import first_round_inputs, plan_study
+
+
+def test_every_variant_has_every_seed_in_a_folder_of_its_own(
+    tiny_root: str, tmp_path: Path
+) -> None:
+    sets = [f"data.root={tiny_root}"]
+    runs = plan_study(str(tmp_path), "tiny", ["fedkim", "fedplug"], [0, 1], sets)
+    assert [(r.variant, r.recipe.variant, r.seed, r.recipe.seed) for r in runs] == [
+        ("fedkim", "fedkim", 0, 0),
+        ("fedplug", "fedplug", 0, 0),
+        ("fedkim", "fedkim", 1, 1),
+        ("fedplug", "fedplug", 1, 1),
+    ]
+    assert len({run.folder.url for run in runs}) == 4
+    assert not any(run.is_evaluated for run in runs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_test_splits_are_asked_unless_said_otherwise(tiny_root: str, tmp_path: Path) -> None:
+    for added, asked in (([], None), (["evaluation.max_questions=7"], 7)):
+        sets = [f"data.root={tiny_root}", *added]
+        (run,) = plan_study(str(tmp_path), "demo", ["fedkim"], [0], sets)
+        assert run.recipe.evaluation.max_questions == asked
+
+
+@pytest.mark.parametrize(
+    ("variants", "seeds"), [(["fedkim", "fedkim"], [0]), ([], [0]), (["fedkim"], [])]
+)
+def test_nothing_to_compare_is_refused(variants: list[str], seeds: list[int]) -> None:
+    with pytest.raises(RecipeError, match="at least one of each, and none twice"):
+        plan_study("unused", "tiny", variants, seeds)
+
+
+def test_a_run_of_another_recipe_is_refused_and_kept(tiny_root: str, tmp_path: Path) -> None:
+    sets = [f"data.root={tiny_root}"]
+    (run,) = plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets)
+    RunFolder.create(run.folder.url, run.recipe)
+    plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets)
+    with pytest.raises(StorageError, match="injection differ"):
+        plan_study(str(tmp_path), "tiny", ["fedkim"], [0], [*sets, "injection.lr=1.0"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "added", "same"),
+    [
+        ("fedplug", [], True),
+        ("no_task", [], True),
+        ("fedkim", ["federation.rounds=7", "injection.lr=1.0"], True),
+        ("fedkim_fedprox", [], False),
+        ("public_only", [], False),
+        ("fedkim", ["seed=1"], False),
+        ("fedkim", ["federation.local.epochs=9"], False),
+        ("fedkim", ["encoders.dropout=0.3"], False),
+    ],
+)
+def test_first_rounds_are_the_same_where_their_inputs_are(
+    variant: str, added: list[str], same: bool
+) -> None:
+    first = first_round_inputs(load_recipe("tiny"))
+    assert (first_round_inputs(load_recipe("tiny", added, variant)) == first) is same
