@@ -13,6 +13,7 @@ Shape letters: B examples, L positions, P experts, R = P*r stacked ranks, N gath
 Source: FedKIM section 3.2, step 3. https://arxiv.org/abs/2408.10276
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -141,7 +142,12 @@ def add_experts(
         target_modules=names,
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(llm, config, autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        # Of a tied head as target: the bundle leaves base weights out and unties before a merge.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+        # Of GPT-2's transposed weights, which PEFT notices by itself.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
+        model = get_peft_model(llm, config, autocast_adapter_dtype=False)
     if gate is not None:
         attach_gate(model, gate)
     return model

@@ -97,6 +97,7 @@ def build_engine(
         _parameter_groups(trained, injection),
         lr=injection.lr,
         betas=injection.betas,
+        fused=True,  # one pass over the masters and moments, not one an operation
         weight_decay=injection.weight_decay,
     )
     engine, *_ = deepspeed.initialize(
