@@ -10,6 +10,7 @@ from serve.limits import Limits
 from serve.schemas import ChatRequest, Ecg, Hourly, Message, Part, TextPart
 
 DEFAULT_NEW_TOKENS = 64
+DICOM_URL = "data:application/dicom;base64,"
 
 
 def read_chat(request: ChatRequest, limits: Limits) -> RawInput:
@@ -105,6 +106,9 @@ class _Collected:
         if part.type == "image_url":
             self._take("image", f"{path}.image_url.url", self.image is None)
             self.image = part.image_url.url
+        elif part.type == "input_dicom":
+            self._take("image", f"{path}.input_dicom.data", self.image is None)
+            self.image = DICOM_URL + part.input_dicom.data
         elif part.type == "input_ecg":
             self._take("ecg", f"{path}.input_ecg", self.ecg is None)
             self.ecg = part.input_ecg

@@ -1,13 +1,13 @@
 """What requests look like; what answers look like is in ``answers.py``.
 
-The chat request is OpenAI's, with two content parts and one field more. Unknown fields are
+The chat request is OpenAI's, with three content parts and one field more. Unknown fields are
 refused by name, because a parameter that is silently ignored gives an answer that nobody asked
 for.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A JSON number; no string, no true or false, no NaN."""
@@ -33,24 +33,58 @@ class ImageUrl(Sent):
     )
 
 
-class Ecg(Sent):
-    """An electrocardiogram."""
+class EcgFile(Sent):
+    """A recording in a file."""
 
-    leads: list[str] = Field(
+    format: Literal["wfdb", "dicom", "csv", "npy"] = Field(
+        description="`wfdb`: a record of one signal file; `dicom`: a waveform object; `csv`: the "
+        "leads' names in the first line, then one line a sample; `npy`: a NumPy array of leads x "
+        "samples. WFDB and DICOM tell leads, rate and units themselves."
+    )
+    data: str = Field(description="The file (for `wfdb` its signal file), base64; at most 16 MiB.")
+    header: str | None = Field(None, description="For `wfdb`: the .hea file, base64.")
+
+
+class Ecg(Sent):
+    """An electrocardiogram: `data`, or a `file`."""
+
+    leads: list[str] | None = Field(
+        None,
         min_length=1,
         max_length=64,
         description="Name of each row of `data`, such as I, II, V1. The leads that the model "
         "reads (see /v1/tasks) must be among them; capitals do not matter.",
     )
-    sampling_rate_hz: Finite = Field(
-        ge=10, le=10_000, description="Samples a second; resampled to the model's own rate."
+    sampling_rate_hz: Finite | None = Field(
+        None, ge=10, le=10_000, description="Samples a second; resampled to the model's own rate."
     )
-    unit: Literal["mV", "uV"] = Field("mV", description="Unit of `data`.")
-    data: list[list[Finite]] = Field(
+    unit: Literal["mV", "uV"] = Field("mV", description="Unit of `data`, CSV and NPY.")
+    data: list[list[Finite]] | None = Field(
+        None,
         min_length=1,
         max_length=64,
         description="Leads x samples. Cut or padded with zeros at the end to the model's length; "
-        "at least one second.",
+        "at least one second, at most 200000 samples.",
+    )
+    file: EcgFile | None = Field(None, description="The recording in a file, in place of `data`.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = {name for name in ("leads", "sampling_rate_hz", "data") if getattr(self, name)}
+        if (self.file is None) == (self.data is None):
+            raise ValueError("an ECG has either `data` or `file`")
+        if self.file is None and len(given) < 3:
+            raise ValueError("beside `data` stand `leads` and `sampling_rate_hz`")
+        return self
+
+
+class Dicom(Sent):
+    """An image in a DICOM file."""
+
+    data: str = Field(
+        description="The file, base64, at most 16 MiB: one frame of grey or colour pixels, in any "
+        "transfer syntax but the deflated one. Window and inversion are applied; nothing but "
+        "pixels is read."
     )
 
 
@@ -79,6 +113,13 @@ class ImagePart(Sent):
     image_url: ImageUrl = Field(description="The image; bytes and pixels are limited.")
 
 
+class DicomPart(Sent):
+    """An image in a DICOM file."""
+
+    type: Literal["input_dicom"] = Field(description="`input_dicom`.")
+    input_dicom: Dicom = Field(description="The file; its bytes and pixels are limited.")
+
+
 class EcgPart(Sent):
     """An electrocardiogram."""
 
@@ -93,7 +134,9 @@ class SeriesPart(Sent):
     input_series: Series
 
 
-Part = Annotated[TextPart | ImagePart | EcgPart | SeriesPart, Field(discriminator="type")]
+Part = Annotated[
+    TextPart | ImagePart | DicomPart | EcgPart | SeriesPart, Field(discriminator="type")
+]
 
 
 def _as_parts(content: Any) -> Any:
@@ -180,7 +223,9 @@ class PatientInput(Sent):
     """One patient's inputs."""
 
     image: str | None = Field(
-        None, description="A data: URL of a PNG or JPEG image, as in `image_url.url` of a chat."
+        None,
+        description="A data: URL of a PNG, JPEG or DICOM image, as in `image_url.url` of a chat; "
+        "`data:application/dicom;base64,…` for DICOM.",
     )
     ecg: Ecg | None = Field(None, description="An electrocardiogram, in millivolt or microvolt.")
     series: Series | None = Field(

@@ -63,7 +63,7 @@ def test_every_sample_is_answered(client: TestClient, task: str) -> None:
         ({"image": "data:image/png;base64,!"}, "inputs[0].image", "not valid base64"),
         ({"image": "http://10.0.0.1/x.png"}, "inputs[0].image", "fetches nothing"),
         ({"imag": ""}, "inputs[0].imag", "Extra inputs"),
-        ({"ecg": {"leads": ["I"]}}, "inputs[0].ecg.sampling_rate_hz", "Field required"),
+        ({"ecg": {"leads": ["I"]}}, "inputs[0].ecg", "either `data` or `file`"),
         ({"series": {"lab": {"sodium": True}}}, "inputs[0].series.lab.sodium", "number"),
         ({"series": {"labs": {}}}, "inputs[0].series.labs", "pattern"),
         ({"series": {"lab": {"lab_0": 99.0}}}, "inputs[0].series", "reads image"),
