@@ -1,8 +1,9 @@
 """A Ray to run in: the cluster that is there, or a local one for as long as it is needed."""
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import ray
 
@@ -45,7 +46,8 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
         ) from error
     try:
         _require_cpus(needed)
-        yield
+        with redirect_stdout(sys.stderr):  # Ray's threads print; stdout is the command's answer
+            yield
     finally:
         ray.shutdown()
 

@@ -1,5 +1,7 @@
 """The report of a finished run: its bundle scored on the test data of its own recipe."""
 
+from collections.abc import Sequence
+
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
 from fedkim_ray.evaluation.report import html_report, write_html
@@ -7,10 +9,20 @@ from fedkim_ray.evaluation.results import EvaluationReport, write_report
 from fedkim_ray.evaluation.scoring import OnProgress
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.storage import Folder
+from fedkim_ray.types import TaskId
 
 
-def score_run(run: RunFolder, on_progress: OnProgress | None = None) -> EvaluationReport:
+def score_run(
+    run: RunFolder,
+    tasks: Sequence[TaskId] | None = None,
+    on_progress: OnProgress | None = None,
+) -> EvaluationReport:
     """Score a finished run's bundle, write report and page into the run, and return the report.
+
+    Args:
+        run: The run.
+        tasks: Tasks to ask; all that its data root has test data of where None.
+        on_progress: Called after each batch.
 
     Raises:
         StorageError: the run has no whole bundle.
@@ -19,7 +31,7 @@ def score_run(run: RunFolder, on_progress: OnProgress | None = None) -> Evaluati
     recipe = run.recipe
     bundle = load_bundle(run.bundle.url)
     root = Folder.at(recipe.data.root)
-    report = evaluate_bundle(bundle, root, recipe.evaluation, on_progress=on_progress)
+    report = evaluate_bundle(bundle, root, recipe.evaluation, tasks, on_progress=on_progress)
     rounds = range(recipe.federation.rounds)
     page = html_report(
         report,

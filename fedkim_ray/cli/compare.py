@@ -68,11 +68,19 @@ def study(
         str | None,
         typer.Option(help="Folder of the study, any fsspec URL. Default: runs/<recipe>-study."),
     ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks to ask, comma separated. Default: all.")
+    ] = None,
+    references: Annotated[
+        str,
+        typer.Option(help="Supervised references beside the variants, comma separated; or `none`."),
+    ] = "logistic_regression,heads,clients,centralised",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate variants of a recipe, and compare them over seeds and subjects.
 
+    It asks as many test questions as the recipe says; --set evaluation.max_questions=null asks all.
     Each run lies in the study's folder as `fedkim run` leaves it; the same command goes on with a
     study that was killed, and takes in further variants and seeds.
 
@@ -89,11 +97,16 @@ def study(
 
     console, sets = Console(stderr=True), overrides or []
     url, names = out or f"runs/{recipe}-study", variants.split(",") if variants else [*VARIANTS]
-    runs = plan_study(url, recipe, names, range(seeds), sets)
+    asked = tasks.split(",") if tasks else None
+    runs, folder = plan_study(url, recipe, names, range(seeds), sets, asked), Folder.at(url)
     _run_all(runs, console)
-    first, folder = runs[0].recipe, Folder.at(url)
-    plan = plan_run(first)
-    report = study_report(runs, reference_answers(first, plan), plan.tasks, sets)
+    beside = reference_answers(
+        folder,
+        runs,
+        [] if references == "none" else references.split(","),
+        lambda name, seed: console.print(f"Reference {name}, seed {seed}"),
+    )
+    report = study_report(runs, beside, plan_run(runs[0].recipe).tasks, sets)
     write_study(report, folder)
     page = write_pages(report, folder)
     if as_json:
@@ -117,5 +130,5 @@ def _run_all(runs: "list[PlannedRun]", console: Console) -> None:
         runs,
         on_run=tell,
         watch=lambda: RunProgress(console),
-        score=lambda run: evaluate_run(run, console),
+        score=lambda run, tasks: evaluate_run(run, console, tasks),
     )

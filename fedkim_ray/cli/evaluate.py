@@ -9,10 +9,13 @@ from fedkim_ray.cli.options import AsJson, BundleUrl
 from fedkim_ray.cli.progress import new_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fedkim_ray.bundle.read import LoadedBundle
     from fedkim_ray.config import EvaluationConfig
     from fedkim_ray.evaluation.results import EvaluationReport
     from fedkim_ray.run_folder import RunFolder
+    from fedkim_ray.types import TaskId
 
 DataRoot = Annotated[str, typer.Option(help="Data root with the test data, any fsspec URL.")]
 Tasks = Annotated[str | None, typer.Option(help="Tasks to ask, comma separated. Default: all.")]
@@ -74,7 +77,9 @@ def evaluate(
         print_report(report, Console())
 
 
-def evaluate_run(run: "RunFolder", console: Console) -> str:
+def evaluate_run(
+    run: "RunFolder", console: Console, tasks: "Sequence[TaskId] | None" = None
+) -> str:
     """Score a finished run's bundle, write its report, and return the page's URL."""
     from fedkim_ray.evaluation.report import PAGE, print_report
     from fedkim_ray.run_report import score_run
@@ -82,7 +87,7 @@ def evaluate_run(run: "RunFolder", console: Console) -> str:
     with new_progress(Console(stderr=True)) as progress:
         bar = progress.add_task("asking the model", total=None, note="")
         report = score_run(
-            run, lambda done, total: progress.update(bar, completed=done, total=total)
+            run, tasks, lambda done, total: progress.update(bar, completed=done, total=total)
         )
     print_report(report, console)
     return run.evaluation.full(PAGE)

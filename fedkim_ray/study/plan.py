@@ -15,9 +15,7 @@ from fedkim_ray.evaluation.results import REPORT, EvaluationReport, read_report
 from fedkim_ray.pipeline import plan_run
 from fedkim_ray.run_folder import RUN_FILE, RunFolder
 from fedkim_ray.storage import Folder
-
-ALL_QUESTIONS = "evaluation.max_questions=null"
-"""A study asks whole test splits, unless its own overrides say otherwise."""
+from fedkim_ray.types import TaskId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +26,15 @@ class PlannedRun:
     seed: int
     recipe: Recipe
     folder: Folder
+    asked: tuple[TaskId, ...]
+    """Tasks that its bundle is asked."""
 
     @property
     def is_evaluated(self) -> bool:
         """Whether there is nothing left to do."""
-        return (self.folder / "evaluation").exists(REPORT)
+        if not (self.folder / "evaluation").exists(REPORT):
+            return False
+        return {t.task for t in self.report().tasks} >= {*self.asked}
 
     def report(self) -> EvaluationReport:
         """Return what the evaluation found.
@@ -49,6 +51,7 @@ def plan_study(
     variants: Sequence[str],
     seeds: Sequence[int],
     overrides: Sequence[str] = (),
+    tasks: Sequence[TaskId] | None = None,
 ) -> list[PlannedRun]:
     """Resolve every run of a study and hold it against data and base model, before any starts.
 
@@ -58,6 +61,7 @@ def plan_study(
         variants: Keys of ``config.VARIANTS``; the first is what the others are held against.
         seeds: Training seeds.
         overrides: ``a.b=value`` each, for all runs.
+        tasks: Tasks to ask; all that the data root has test data of where None.
 
     Raises:
         RecipeError: a variant, field or value is impossible, or nothing is left to compare.
@@ -70,20 +74,14 @@ def plan_study(
             "It has at least one of each, and none twice.",
             "Correct --variants or --seeds.",
         )
-    runs = [
-        PlannedRun(
-            variant=variant,
-            seed=seed,
-            recipe=load_recipe(recipe, [ALL_QUESTIONS, *overrides, f"seed={seed}"], variant),
-            folder=Folder.at(out) / f"runs/{variant}/seed-{seed}",
-        )
-        for seed in seeds
-        for variant in variants
-    ]
-    for run in runs:
-        plan_run(run.recipe)
-        if run.folder.exists(RUN_FILE):
-            RunFolder.open(run.folder.url, run.recipe)
+    runs = []
+    for seed in seeds:
+        for variant in variants:
+            loaded = load_recipe(recipe, [*overrides, f"seed={seed}"], variant)
+            folder = Folder.at(out) / f"runs/{variant}/seed-{seed}"
+            runs.append(PlannedRun(variant, seed, loaded, folder, _asked(loaded, tasks)))
+            if folder.exists(RUN_FILE):
+                RunFolder.open(folder.url, loaded)
     return runs
 
 
@@ -96,3 +94,16 @@ def first_round_inputs(recipe: Recipe) -> dict[str, Any]:
     values = recipe.model_dump(mode="json", include=parts)
     del values["federation"]["rounds"]
     return values
+
+
+def _asked(recipe: Recipe, wanted: Sequence[TaskId] | None) -> tuple[TaskId, ...]:
+    """Hold a recipe and the wanted tasks against the data; return the tasks to ask."""
+    plan = plan_run(recipe)
+    present = [task for task in plan.tasks if plan.card.num_examples(f"test/{task}/")]
+    if wrong := [task for task in wanted or () if task not in present]:
+        raise RecipeError(
+            f"The study is to ask the tasks {wrong}.",
+            f"The data root has test data of {', '.join(present) or 'none'}.",
+            "Correct --tasks.",
+        )
+    return tuple(wanted or present)

@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import pyarrow as pa
-
 from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE
@@ -83,7 +81,7 @@ class StudyReport(Frozen):
 
 def study_report(
     runs: Sequence[PlannedRun],
-    references: Mapping[str, pa.Table],
+    references: Mapping[str, ArmAnswers],
     tasks: Mapping[TaskId, Task],
     overrides: Sequence[str] = (),
 ) -> StudyReport:
@@ -91,7 +89,7 @@ def study_report(
 
     Args:
         runs: Evaluated runs.
-        references: Answers of models that are no run, by name.
+        references: Answers of models that are no run, by name and training seed.
         tasks: All tasks, by id.
         overrides: What was set for all runs.
 
@@ -117,9 +115,7 @@ def study_report(
         bootstrap_samples=draws,
         subset_note=first.subset_note,
         data_kinds={t.task: t.data_kind for t in first.tasks},
-        results=tuple(
-            compare_arms(arms | {n: {0: a} for n, a in references.items()}, tasks, draws)
-        ),
+        results=tuple(compare_arms({**arms, **references}, tasks, draws)),
         runs=tuple(_facts(run, r) for run, r in zip(runs, reports, strict=True)),
     )
 

@@ -14,6 +14,7 @@ from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RUN_FILE, RunFolder
 from fedkim_ray.storage import copy_published, is_published
 from fedkim_ray.study.plan import PlannedRun, first_round_inputs
+from fedkim_ray.types import TaskId
 
 SHARED = "first_round_shared"
 
@@ -22,7 +23,7 @@ def run_study(
     runs: Sequence[PlannedRun],
     on_run: Callable[[int, PlannedRun], None],
     watch: Callable[[], AbstractContextManager[OnEvent]],
-    score: Callable[[RunFolder], Any],
+    score: Callable[[RunFolder, Sequence[TaskId]], Any],
 ) -> None:
     """Train and evaluate every run that is not finished, in order; runs share one Ray.
 
@@ -30,7 +31,7 @@ def run_study(
         runs: From ``plan_study``.
         on_run: Told number and run before each starts.
         watch: Gives, for the length of a run, whom to tell what happens in it.
-        score: Evaluates a finished run; see ``run_report.score_run``.
+        score: Evaluates a finished run on some tasks; see ``run_report.score_run``.
     """
     waiting = [(number, run) for number, run in enumerate(runs) if not run.is_evaluated]
     if not waiting:
@@ -46,7 +47,7 @@ def run_study(
                 _share_first_round(run, folder, runs)
                 with watch() as on_event:
                     run_recipe(folder, on_event)
-            score(folder)
+            score(folder, run.asked)
 
 
 def _open(run: PlannedRun) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -16,19 +17,13 @@ def print_study(report: StudyReport, console: Console) -> None:
     """Print the first arm against each other; where an interval holds 0, nothing is decided."""
     first = report.arms[0]
     console.print(f"[bold]{report.name}[/bold] on {report.data_name}. {report.subset_note}")
-    console.print(report.interval_note)
-    for arm in report.arms[1:]:
-        table = Table(title=f"{first} minus {arm}, paired")
-        for column in ("task", "role", "data", "metric", "n", first, arm, "difference", "ahead"):
-            table.add_column(column)
+    console.print(f"{report.interval_note} AUROC, or token F1 of generated answers.")
+    for arm in report.arms[1:] or report.arms:
+        table = Table(title=f"{first} minus {arm}" if arm != first else first, box=box.SIMPLE)
+        for column in ("task", "data", first, arm, "difference", "ahead"):
+            table.add_column(column, no_wrap=column == "difference")
         for row in _pairs(report, first, arm):
             table.add_row(*row)
-        console.print(table)
-    if len(report.arms) == 1:
-        table = Table("task", "role", "data", "metric", "n", first)
-        for r in report.headlines:
-            kind = report.data_kinds.get(r.task, "")
-            table.add_row(r.task, r.role, kind, r.metric, str(r.num_questions), str(r.value))
         console.print(table)
 
 
@@ -37,9 +32,9 @@ def _pairs(report: StudyReport, first: str, arm: str) -> Iterator[tuple[str, ...
     for r in report.headlines:
         own = report.headline(first, r.task)
         if r.arm == arm and own is not None:
-            kind, size = report.data_kinds.get(r.task, ""), str(r.num_questions)
+            task = r.task if r.role == "train" else f"{r.task} (unseen)"
             values = (_short(own.value.value), _short(r.value.value), signed(r.difference))
-            yield (r.task, r.role, kind, r.metric, size, *values, ahead[r.verdict])
+            yield (task, report.data_kinds.get(r.task, ""), *values, ahead[r.verdict])
 
 
 def markdown_tables(report: StudyReport) -> str:

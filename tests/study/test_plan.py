@@ -26,11 +26,10 @@ def test_every_variant_has_every_seed_in_a_folder_of_its_own(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whole_test_splits_are_asked_unless_said_otherwise(tiny_root: str, tmp_path: Path) -> None:
-    for added, asked in (([], None), (["evaluation.max_questions=7"], 7)):
-        sets = [f"data.root={tiny_root}", *added]
-        (run,) = plan_study(str(tmp_path), "demo", ["fedkim"], [0], sets)
-        assert run.recipe.evaluation.max_questions == asked
+def test_a_task_without_test_data_is_refused(tiny_root: str, tmp_path: Path) -> None:
+    sets = [f"data.root={tiny_root}"]
+    with pytest.raises(RecipeError, match=r"is to ask the tasks \['mortalty'\]"):
+        plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets, tasks=["mortalty"])
 
 
 @pytest.mark.parametrize(
