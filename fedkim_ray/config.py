@@ -210,13 +210,23 @@ class RouterConfig(Frozen):
     """Expert weights alpha_t from the descriptions of task and modalities."""
 
     dim: PositiveInt = 64
-    """d_k: width of Q, K and V."""
+    """Width of Q, K and V over all heads."""
+    num_heads: PositiveInt = 1
+    """Attention heads; d_k = dim / num_heads."""
+    top_k: PositiveInt | None = None
+    """Experts that keep their weight in a (task, modalities) pair; all where null."""
     hidden_dim: PositiveInt = 64
     """Width of the MLP between beta_t and alpha_t."""
     query_from: Literal["modality", "task"] = "modality"
     """``task`` is the ablation without modality descriptions."""
     key_value_from: Literal["task", "modality"] = "task"
     """``modality`` is the ablation without task descriptions."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "RouterConfig":
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} does not divide into num_heads {self.num_heads}")
+        return self
 
 
 class M3OEConfig(Frozen):
@@ -232,6 +242,14 @@ class M3OEConfig(Frozen):
     """Names of linear layers; ``attention_mlp`` is every projection of every block, ``all`` adds
     the output head."""
     router: RouterConfig = RouterConfig()
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> "M3OEConfig":
+        if (self.router.top_k or 0) > self.num_experts:
+            raise ValueError(
+                f"router.top_k {self.router.top_k} exceeds num_experts {self.num_experts}"
+            )
+        return self
 
 
 class InjectionConfig(Frozen):

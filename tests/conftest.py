@@ -42,14 +42,16 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def write_tiny_bundle(tiny_root: str) -> Callable[[Path, str], str]:
-    """Write a bundle (folder, adapter) and return its URL; ``injected`` lies beside it."""
-    return lambda folder, adapter: _write_tiny_bundle(folder, tiny_root, adapter)
+def write_tiny_bundle(tiny_root: str) -> Callable[..., str]:
+    """Write a bundle (folder, adapter, *overrides), return its URL; ``injected`` lies beside."""
+    return lambda folder, adapter, *overrides: _write_tiny_bundle(
+        folder, tiny_root, [f"injection.adapter={adapter}", *overrides]
+    )
 
 
 @pytest.fixture(scope="session")
 def bundle_url(
-    tmp_path_factory: pytest.TempPathFactory, write_tiny_bundle: Callable[[Path, str], str]
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_bundle: Callable[..., str]
 ) -> str:
     """URL of a whole bundle of the random tiny model, made without DeepSpeed or Ray.
 
@@ -58,10 +60,9 @@ def bundle_url(
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), "m3oe")
 
 
-def _write_tiny_bundle(folder: Path, data_url: str, adapter: str) -> str:
+def _write_tiny_bundle(folder: Path, data_url: str, overrides: list[str]) -> str:
     """Write a bundle of untrained weights, with experts that differ, and return its URL."""
-    overrides = [f"data.root={data_url}", f"injection.adapter={adapter}"]
-    recipe = load_recipe("tiny", overrides)
+    recipe = load_recipe("tiny", [f"data.root={data_url}", *overrides])
     card = read_card(Folder.at(data_url))
     base = load_base(recipe.base.name, recipe.base.dtype)
     torch.manual_seed(0)

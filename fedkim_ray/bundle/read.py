@@ -15,7 +15,7 @@ from fedkim_ray.bundle.layout import (
     from_peft_name,
 )
 from fedkim_ray.errors import BaseModelError, StorageError
-from fedkim_ray.injection.base_model import load_base, working_dtype
+from fedkim_ray.injection.base_model import BaseModel, load_base, working_dtype
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.training import load_params
 from fedkim_ray.storage import Folder, open_published
@@ -61,13 +61,7 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
     folder = Folder.at(url)
     facts = read_facts(folder)
     dtype = working_dtype(dtype or facts.base.dtype, on_gpu=torch.cuda.is_available())
-    base = load_base(facts.base.name, dtype, facts.base.revision)
-    if base.fingerprint != facts.base_fingerprint:
-        raise BaseModelError(
-            f"Base model {facts.base.name!r} has SHA-256 {base.fingerprint}.",
-            f"The bundle was trained on {facts.base_fingerprint}.",
-            "Provide the base model of the same revision.",
-        )
+    base = load_base_of(facts, dtype)
     tasks = {task.id: task for task in facts.tasks}
     model = InjectedModel(base, facts.injection, facts.encoders, facts.spec, tasks)
     params = folder.read_tensors(COMPONENTS)
@@ -77,3 +71,19 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
     load_params(model, params)
     model.to(getattr(torch, dtype)).requires_grad_(False)
     return LoadedBundle(facts, model.eval())
+
+
+def load_base_of(facts: BundleFacts, dtype: str) -> BaseModel:
+    """Load the base model that a bundle was trained on.
+
+    Raises:
+        BaseModelError: it is absent, or another one is there under its name.
+    """
+    base = load_base(facts.base.name, dtype, facts.base.revision)
+    if base.fingerprint != facts.base_fingerprint:
+        raise BaseModelError(
+            f"Base model {facts.base.name!r} has SHA-256 {base.fingerprint}.",
+            f"The bundle was trained on {facts.base_fingerprint}.",
+            "Provide the base model of the same revision.",
+        )
+    return base

@@ -121,6 +121,16 @@ def fingerprint(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def untie_head(llm: PreTrainedModel) -> None:
+    """Give an output head that shares the input embeddings' weights a copy of its own."""
+    head, embedding = llm.get_output_embeddings(), llm.get_input_embeddings()
+    if head.weight is not embedding.weight:
+        return
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    llm.config.tie_word_embeddings = False
+    llm.all_tied_weights_keys = {}  # else saving leaves the head out
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

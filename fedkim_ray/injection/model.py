@@ -101,6 +101,8 @@ class InjectedModel(nn.Module):
                 m3oe.num_experts,
                 m3oe.router.query_from,
                 m3oe.router.key_value_from,
+                m3oe.router.num_heads,
+                m3oe.router.top_k,
             )
             if routed
             else None

@@ -4,10 +4,12 @@
     beta_t  = softmax(Q K^T / sqrt(d_k)) V
     alpha_t = softmax( MLP( pool(beta_t) ) )                       alpha_t in R^P, sums to 1
 
-Padding is masked in the attention and in the pooling. Routing depends on text alone, so a task
-that was never trained routes by its description.
+With several heads, each attends with its own d_k columns of Q, K and V. With top-k, the K largest
+weights are kept and made to sum to 1 again. Padding is masked in the attention and in the
+pooling. Routing depends on text alone, so a task that was never trained routes by its
+description.
 
-Shape letters: T tasks, M and K description tokens, D embedding width, P experts.
+Shape letters: T tasks, M and K description tokens, D embedding width, H heads, P experts.
 
 Source: FedKIM section 3.2, step 2. https://arxiv.org/abs/2408.10276
 """
@@ -50,8 +52,24 @@ class Router(nn.Module):
         num_experts: int,
         query_from: Text = "modality",
         key_value_from: Text = "task",
+        num_heads: int = 1,
+        top_k: int | None = None,
     ) -> None:
+        """Build the router.
+
+        Args:
+            embed_dim: D.
+            dim: Width of Q, K and V; each head has d_k = dim / num_heads of it.
+            hidden_dim: Width inside the MLP.
+            num_experts: P.
+            query_from: The description behind Q.
+            key_value_from: The description behind K and V.
+            num_heads: H, a divisor of ``dim``.
+            top_k: Experts that keep their weight; all where None.
+        """
         super().__init__()
+        self.num_heads = num_heads
+        self.top_k = top_k
         self.query_from = query_from
         self.key_value_from = key_value_from
         self.W_q = nn.Linear(embed_dim, dim, bias=False)
@@ -66,13 +84,22 @@ class Router(nn.Module):
         texts = {"task": task, "modality": modality}
         m, t = texts[self.query_from], texts[self.key_value_from]
         Q, K, V = self.W_q(m.tokens_TKD), self.W_k(t.tokens_TKD), self.W_v(t.tokens_TKD)
-        scores_TMK = Q @ K.transpose(1, 2) / math.sqrt(Q.shape[-1])
-        scores_TMK = scores_TMK.masked_fill(~t.real_TK[:, None, :], float("-inf"))
-        beta_TMD = scores_TMK.float().softmax(-1).to(V.dtype) @ V
+        Q, K, V = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (Q, K, V))
+        scores_THMK = Q @ K.transpose(2, 3) / math.sqrt(Q.shape[-1])
+        scores_THMK = scores_THMK.masked_fill(~t.real_TK[:, None, None, :], float("-inf"))
+        beta_THMD = scores_THMK.float().softmax(-1).to(V.dtype) @ V
+        beta_TMD = beta_THMD.transpose(1, 2).flatten(2)
         real = m.real_TK[..., None].to(beta_TMD.dtype)
         pooled_TD = (beta_TMD * real).sum(1) / real.sum(1)
-        alpha: Tensor = self.mlp(pooled_TD).float().softmax(-1)
-        return alpha
+        alpha_TP: Tensor = self.mlp(pooled_TD).float().softmax(-1)
+        return alpha_TP if self.top_k is None else keep_top_k(alpha_TP, self.top_k)
+
+
+def keep_top_k(alpha_TP: Tensor, k: int) -> Tensor:
+    """Keep each row's ``k`` largest expert weights, made to sum to 1 again; the rest become 0."""
+    largest, places = alpha_TP.topk(min(k, alpha_TP.shape[-1]), -1)
+    kept = torch.zeros_like(alpha_TP).scatter(-1, places, largest)
+    return kept / kept.sum(-1, keepdim=True)
 
 
 def routing_entropy(alpha_TP: Tensor) -> Tensor:
