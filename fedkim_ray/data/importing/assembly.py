@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.homes import Homes
 from fedkim_ray.data.importing.part_files import PartFiles
-from fedkim_ray.data.importing.staging import ITEM, SITE, Staged
+from fedkim_ray.data.importing.staging import ITEM, LINE, SITE, STAGED_ONLY, Staged
 from fedkim_ray.data.reasons import REASONS
 from fedkim_ray.data.scales import Moments
 from fedkim_ray.data.schema import DataSpec
@@ -81,7 +81,7 @@ class Assembly:
                 if name.startswith("!"):
                     self._leave_out(name[1:], rows)
                     continue
-                rows = rows.drop_columns([SITE, ITEM])
+                rows = rows.drop_columns(list(STAGED_ONLY))
                 self._measure(name, rows)
                 writers.setdefault(name, PartFiles(self.root / name, self.stem)).add(rows)
             _hold_memory(writers)
@@ -108,8 +108,9 @@ class Assembly:
         if reason not in REASONS:
             self.result.left_out[reason] += rows.num_rows
             return
-        facts = {"row": None, "column": "", "reason": reason}
-        self.result.rejections += [{"item": i, **facts} for i in rows[ITEM].to_pylist()]
+        places = zip(rows[ITEM].to_pylist(), rows[LINE].to_pylist(), strict=True)
+        facts = {"column": "", "reason": reason}
+        self.result.rejections += [{"item": item, "row": line, **facts} for item, line in places]
 
     def _copies(self, task: TaskId) -> dict[str, int]:
         """Return the sample ids that occur more than once, each counted 0 so far."""

@@ -34,6 +34,7 @@ Shape letters: C leads, T samples, H hours, F features.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,8 @@ class Row:
     series: Mapping[Modality, np.ndarray] = field(default_factory=dict)
     """(H, F) float, in the specification's features and units, NaN where nothing was measured;
     fewer hours than the specification's are filled up with unmeasured ones."""
+    line: int | None = None
+    """Line of the source's table, 1 being the first after the header; for rejections."""
     site: str = ""
     """Hospital, where the source names it; becomes a client of partition ``site``."""
     part: Part | None = None
@@ -137,7 +140,7 @@ class Importer(ABC):
     split_defaults: ClassVar[SplitDefaults] = SplitDefaults()
     items_per_unit: ClassVar[int] = 64
     """Items that one process reads at a time and that an interruption may cost."""
-    impossible: ClassVar[Literal["missing", "reject"]] = "missing"
+    impossible: Literal["missing", "reject"] = "missing"
     """What becomes of a series value outside its feature's limits: counted and taken as missing,
     or its row is rejected."""
     Options: ClassVar[type[Frozen]] = NoOptions
@@ -153,6 +156,9 @@ class Importer(ABC):
         self.files = files
         self.options = options
         self.scratch = scratch
+        self.unused_values: Counter[str] = Counter()
+        """Values that ``rows`` did not use because they are impossible or of a unit that is not
+        known, by feature; the machinery reports them."""
 
     @classmethod
     def default_source(cls) -> str | None:

@@ -18,9 +18,10 @@ FILE_BYTES = 256 << 20
 class PartFiles:
     """A sample table in one place, written as ``<stem>-00000.parquet`` and so on."""
 
-    def __init__(self, folder: Folder, stem: str) -> None:
+    def __init__(self, folder: Folder, stem: str, group_rows: int = GROUP_ROWS) -> None:
         self.folder = folder
         self.stem = stem
+        self._group_rows = group_rows
         self.names: list[str] = []
         self.num_rows = 0
         self._waiting: list[pa.Table] = []
@@ -40,7 +41,7 @@ class PartFiles:
         self.num_rows += table.num_rows
         self._waiting.append(table)
         waiting = sum(t.num_rows for t in self._waiting)
-        if waiting >= GROUP_ROWS or self.waiting_bytes >= GROUP_BYTES:
+        if waiting >= self._group_rows or self.waiting_bytes >= GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -52,7 +53,7 @@ class PartFiles:
         if self._writer is None:
             self._open(table.schema)
         assert self._writer is not None
-        self._writer.write_table(table, row_group_size=GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=self._group_rows)
         self._written_bytes += table.nbytes
         if self._written_bytes >= FILE_BYTES:
             self._end_file()

@@ -30,8 +30,9 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
 
 DONE = "unit.json"
-SITE, ITEM = "site", "item"
-"""Columns of staged files alone: the hospital, and the item's index among all."""
+SITE, ITEM, LINE = "site", "item", "line"
+"""Columns of staged files alone: the hospital, the item's index among all, the table's line."""
+STAGED_ONLY = {SITE: pa.string(), ITEM: pa.int64(), LINE: pa.int64()}
 BATCH_ROWS = 64
 
 
@@ -160,14 +161,15 @@ class _Unit:
             columns = self.encoder.encode(made)
             kind = self._kind(made, columns["subject_id"])
         except RowRejectedError as error:
-            self._reject(index, Rejection(reason=error.reason, column=error.column))
+            facts = {"reason": error.reason, "column": error.column}
+            self._reject(index, Rejection(**facts, row=made.line))
             return
         if kind != "test" and self.encoder.tasks[made.task].role == "unseen":
             self.left_out["unseen task outside test"] += 1
             return
         place = (kind, made.task)
         rows = self.waiting.setdefault(place, [])
-        rows.append({**columns, SITE: made.site, ITEM: index})
+        rows.append({**columns, SITE: made.site, ITEM: index, LINE: made.line})
         if len(rows) >= BATCH_ROWS:
             self._write(place)
 
@@ -188,8 +190,9 @@ class _Unit:
         rows = self.waiting.pop(place)
         columns = columns_of(self.encoder.tasks[task], self.encoder.spec)
         table = sample_table(rows, self.encoder.spec, columns)
-        table = table.append_column(SITE, pa.array([row[SITE] for row in rows], pa.string()))
-        table = table.append_column(ITEM, pa.array([row[ITEM] for row in rows], pa.int64()))
+        for name, kind_of_value in STAGED_ONLY.items():
+            values = pa.array([row[name] for row in rows], kind_of_value)
+            table = table.append_column(name, values)
         if place not in self.files:
             self.files[place] = PartFiles(self.folder / kind, task)
         self.files[place].add(table)
@@ -207,8 +210,9 @@ class _Unit:
             "num_rows": sum(files.num_rows for files in self.files.values()),
             "rejections": self.rejections,
             "left_out": dict(self.left_out),
-            "out_of_range": dict(self.encoder.out_of_range),
+            "out_of_range": dict(+(self.encoder.out_of_range + self.importer.unused_values)),
         }
+        self.importer.unused_values.clear()
         self.folder.write_json(DONE, facts)
 
 

@@ -1,0 +1,69 @@
+"""Divide a large table by subject, so that each part fits into memory with all of its subjects.
+
+For ``Importer.prepare``: a hospital's table is sorted by time or not at all, while an example needs
+every row of one patient. One pass, in the memory of a few batches.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from fedkim_ray.data.importing.files import SourceFiles
+from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.storage import Folder
+
+BATCH_ROWS = 65_536
+BUCKET_BYTES = 64 << 20
+"""Aim for this much of a source's files in one bucket."""
+
+
+def num_buckets_for(size_bytes: int) -> int:
+    """Return into how many parts to divide a source of this size."""
+    return max(1, -(-size_bytes // BUCKET_BYTES))
+
+
+def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
+    """Return each key's bucket, (N,) int; equal texts of keys have equal buckets."""
+    encoded = pc.dictionary_encode(pc.cast(keys, pa.string()))
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    hashes = [zlib.crc32((k or "").encode()) % num_buckets for k in encoded.dictionary.to_pylist()]
+    codes = pc.fill_null(encoded.indices, 0).to_numpy()
+    buckets: np.ndarray = np.array(hashes or [0], np.int64)[codes]
+    return buckets
+
+
+def fill_buckets(
+    batches: Iterable[pa.Table], key: str, num_buckets: int, scratch: Path, name: str
+) -> None:
+    """Write a table's rows to ``<scratch>/<bucket>/<name>-*.parquet``, by the hash of ``key``."""
+    folders = [Folder.at(scratch / f"{bucket:04d}") for bucket in range(num_buckets)]
+    parts = [PartFiles(folder, name, group_rows=BATCH_ROWS) for folder in folders]
+    for table in batches:
+        buckets = bucket_of(table[key], num_buckets)
+        for bucket in np.unique(buckets):
+            parts[bucket].add(table.filter(pa.array(buckets == bucket)))
+    for part in parts:
+        part.close()
+
+
+def read_bucket(scratch: Path, bucket: int, name: str, schema: pa.Schema) -> pa.Table:
+    """Return a bucket's rows, in the source's order; none where no row fell into it."""
+    paths = sorted((scratch / f"{bucket:04d}").glob(f"{name}-*.parquet"))
+    tables = [pq.read_table(path, columns=schema.names) for path in paths]
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def parquet_batches(files: SourceFiles, name: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield a Parquet table's columns in batches."""
+    path = files.folder.full(files.safe(name))
+    dataset = ds.dataset(path, filesystem=files.folder.fs, format="parquet")
+    for batch in dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
