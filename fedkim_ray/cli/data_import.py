@@ -48,6 +48,15 @@ def import_(
         Path | None,
         typer.Option(help="Also write what was rejected, with file names, to a CSV of yours."),
     ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="YAML that explains the columns of your own table.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Import even if the tables have not changed.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what an importer reads, and how.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look at the layout.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,14 +67,18 @@ def import_(
     if name is None:
         _list_importers(as_json)
         return
+    if explain:
+        _explain(name)
+        return
+    values = _options(options, mapping)
     if check:
-        _check(name, src, _options(options), as_json)
+        _check(name, src, values, as_json)
         return
     request = _request(
         name,
         src,
         dst,
-        options=_options(options),
+        options=values,
         partition=partition,
         rule={
             "clients": clients,
@@ -77,6 +90,7 @@ def import_(
         key_path=key,
         max_rejected=_share(max_rejected),
         workers=workers,
+        again=again,
     )
     result = _run(request)
     if rejected_list:
@@ -90,9 +104,11 @@ def import_(
 def _request(
     name: str, src: str | None, dst: str | None, rule: dict[str, Any], **fields: Any
 ) -> "ImportRequest":
+    from fedkim_ray.data.importers import find_importer
     from fedkim_ray.data.importing.request import ImportRequest
     from fedkim_ray.errors import DataError
 
+    find_importer(name)
     if dst is None:
         raise DataError(
             "No data root was named.",
@@ -104,10 +120,11 @@ def _request(
     return ImportRequest(importer=name, root=dst, source=src, rule=given, **fields)
 
 
-def _options(texts: list[str] | None) -> dict[str, Any]:
+def _options(texts: list[str] | None, mapping: Path | None) -> dict[str, Any]:
+    from fedkim_ray.data.manifest.explain import read_mapping
     from fedkim_ray.errors import DataError
 
-    values = {}
+    values: dict[str, Any] = {"mapping": read_mapping(mapping)} if mapping else {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals:
@@ -198,6 +215,22 @@ def _check(name: str, src: str | None, options: dict[str, Any], as_json: bool) -
         typer.echo("\n".join(problems) or f"{url}: the layout is as expected")
     if problems:
         raise typer.Exit(1)
+
+
+def _explain(name: str) -> None:
+    import inspect
+
+    from fedkim_ray.data.importers import find_importer
+    from fedkim_ray.data.manifest.explain import example_mapping
+
+    kind = find_importer(name)
+    if name == "manifest":
+        typer.echo(example_mapping())
+        return
+    typer.echo(inspect.getdoc(inspect.getmodule(kind)))
+    typer.echo(f"\nTasks: {', '.join(kind.tasks)}. Licence: {kind.licence}.")
+    for option, field in kind.Options.model_fields.items():
+        typer.echo(f"  -o {option}={field.default}")
 
 
 def _list_importers(as_json: bool) -> None:

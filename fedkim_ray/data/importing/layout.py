@@ -85,8 +85,15 @@ def columns_of_file(files: SourceFiles, name: str) -> list[str]:
 
 def _csv_header(head: bytes) -> list[str]:
     line = head.split(b"\n", 1)[0]
-    reader = pyarrow.csv.open_csv(io.BytesIO(line + b"\n"))
+    parsing = pyarrow.csv.ParseOptions(delimiter=sniff_delimiter(head))
+    reader = pyarrow.csv.open_csv(io.BytesIO(line + b"\n"), parse_options=parsing)
     return list(reader.schema.names)
+
+
+def sniff_delimiter(head: bytes) -> str:
+    """Return which of comma, semicolon and tab the header has most of."""
+    line = head.split(b"\n", 1)[0].decode("utf-8", "replace")
+    return max(",;\t", key=line.count)
 
 
 def _first_keys(value: Any) -> list[str]:

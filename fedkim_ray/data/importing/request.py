@@ -31,6 +31,8 @@ class ImportRequest:
     key_path: Path | None = None
     max_rejected: float = 0.01
     """Largest share of examples that may be rejected."""
+    again: bool = False
+    """Import even what seems to be there: files that a table names may change under it."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
@@ -47,7 +49,7 @@ def parse_options(kind: type[Importer], options: Mapping[str, Any]) -> Frozen:
         raise DataError(
             f"The options of {kind.name} cannot be used: {problems}.",
             f"Its options are {', '.join(kind.Options.model_fields) or 'none'}.",
-            "They are given as -o name=value.",
+            "They are given as -o name=value, or as --mapping FILE for `manifest`.",
         ) from None
 
 

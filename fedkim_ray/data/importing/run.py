@@ -107,7 +107,8 @@ class _Import:
         layout = self.importer.layout()
         require_layout(self.files, layout, self.name)
         fingerprint = self._fingerprint(source_state(self.files, layout))
-        if done := self._whole(fingerprint):
+        done = self._whole(fingerprint)
+        if done and not self.request.again:
             return done
         self._require_fitting()
         scratch = cache_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"

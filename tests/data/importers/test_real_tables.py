@@ -24,7 +24,7 @@ def test_support2_by_disease_group(tmp_path: Path) -> None:
     assert trained == 9104
     assert len(result.card.clients) == 8
     assert check_root(Folder.at(tmp_path)) == []
-    assert {name for name in result.card.spec.series} == {"lab", "vital", "output"}
+    assert set(result.card.spec.series) == {"lab", "vital", "output"}
     heart_rate = result.card.spec.series["vital"].features[1]
     assert (heart_rate.name, round(heart_rate.center)) == ("hrt", 97)
 

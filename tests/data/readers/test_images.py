@@ -3,15 +3,14 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset, FileMetaDataset
 
+from fedkim_ray.data.packages import fetch_package_file
 from fedkim_ray.data.readers.images import encode_png, read_image, to_grey
 from fedkim_ray.errors import RowRejectedError
 
@@ -91,12 +90,20 @@ def test_dicom_windows_and_monochrome1() -> None:
     assert windowed.ravel()[64] == pytest.approx(128, abs=1)
 
 
+@pytest.mark.slow
 def test_a_real_radiograph_is_read() -> None:
-    path = get_testdata_file("RG1_UNCR.dcm", download=False)
-    if path is None:
-        pytest.skip("package pydicom-data is not installed")
-    grey = read_image(Path(path).read_bytes())
-    assert grey.shape == (1955, 1841)
+    path = fetch_package_file(
+        "pydicom-data",
+        "1.0.0",
+        "data_store/data/RG1_UNCR.dcm",
+        "946f28f48b9fbf360196a9b835c8fce83b0c654bf85a5107663c8a61df02e498",
+    )
+    dataset = pydicom.dcmread(path)
+    assert dataset.PhotometricInterpretation == "MONOCHROME1"
+    grey = read_image(path.read_bytes())
+    assert grey.shape == (dataset.Rows, dataset.Columns)
+    # The bone is bright and the air around the body dark, as in any chest film.
+    assert grey[:, :20].mean() < grey[400:-400, 700:1100].mean()
     assert grey.std() > 20
 
 
