@@ -31,7 +31,14 @@ def score_run(
     recipe = run.recipe
     bundle = load_bundle(run.bundle.url)
     root = Folder.at(recipe.data.root)
-    report = evaluate_bundle(bundle, root, recipe.evaluation, tasks, on_progress=on_progress)
+    report = evaluate_bundle(
+        bundle,
+        root,
+        recipe.evaluation,
+        tasks,
+        on_progress=on_progress,
+        keep_in=run.evaluation,
+    )
     rounds = range(recipe.federation.rounds)
     page = html_report(
         report,

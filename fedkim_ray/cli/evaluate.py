@@ -67,7 +67,7 @@ def evaluate(
         tasks_by_id = {task.id: task for task in facts.tasks}
         report = evaluate_base(facts.base, tasks_by_id, Folder.at(data), config, names, chosen)
     else:
-        report = _score(load_bundle(bundle), data, config, names, chosen)
+        report = _score(load_bundle(bundle), data, config, names, chosen, out)
     if out:
         write_report(report, Folder.at(out))
         write_html(Folder.at(out), html_report(report))
@@ -99,6 +99,7 @@ def _score(
     config: "EvaluationConfig",
     tasks: list[str] | None = None,
     read: Literal["likelihood", "generate"] = "likelihood",
+    out: str | None = None,
 ) -> "EvaluationReport":
     from fedkim_ray.evaluation.evaluate import evaluate_bundle
     from fedkim_ray.storage import Folder
@@ -112,6 +113,7 @@ def _score(
             tasks,
             read,
             lambda done, total: progress.update(bar, completed=done, total=total),
+            keep_in=Folder.at(out) if out else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from fedkim_ray.data.loading import SampleSet, load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError, RecipeError
+from fedkim_ray.evaluation.answer_log import AnswerLog
 from fedkim_ray.evaluation.judge import QuestionSet, judge
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.routing import routing_of
@@ -29,6 +31,7 @@ def evaluate_bundle(
     tasks: Sequence[TaskId] | None = None,
     read: Read = "likelihood",
     on_progress: OnProgress | None = None,
+    keep_in: Folder | None = None,
 ) -> EvaluationReport:
     """Score a bundle on ``root/test/<task>`` and return its report, with every answer.
 
@@ -39,6 +42,7 @@ def evaluate_bundle(
         tasks: Tasks to ask; all of the bundle's that the root has test data of where None.
         read: How yes/no answers are read.
         on_progress: Called after each batch.
+        keep_in: Where answers are kept as they come; the same evaluation goes on from them.
 
     Raises:
         DataError: the root or a task's test data are absent, or of another specification.
@@ -47,6 +51,7 @@ def evaluate_bundle(
     begun = time.monotonic()
     facts = bundle.facts
     test = load_questions(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
+    log = AnswerLog(keep_in, _asked_facts(facts, test, config, read)) if keep_in else None
     asked = time.monotonic()
     answers = score_samples(
         bundle.model,
@@ -55,6 +60,7 @@ def evaluate_bundle(
         max_new_tokens=config.max_new_tokens,
         read=read,
         on_progress=on_progress,
+        log=log,
     )
     answered = time.monotonic()
     results = judge(
@@ -125,6 +131,20 @@ def labels_of(samples: SampleSet) -> list[int | None]:
     if "label" not in samples.table.column_names:
         return [None] * len(samples)
     return list(samples.table["label"].to_pylist())
+
+
+def _asked_facts(
+    facts: BundleFacts, test: QuestionSet, config: EvaluationConfig, read: Read
+) -> dict[str, Any]:
+    """Return all that the answers depend on: model, questions, and how they are read."""
+    return {
+        "bundle": facts.version,
+        "test_data": test.card.fingerprint("test/"),
+        "questions": {task: len(rows) for task, rows in test.samples.items()},
+        "max_questions": config.max_questions,
+        "max_new_tokens": config.max_new_tokens,
+        "read": read,
+    }
 
 
 def _untrained_notes(facts: BundleFacts, tasks: Mapping[TaskId, Task]) -> dict[TaskId, str]:

@@ -7,12 +7,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
-from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
 
 TRAINED, UNSEEN = "#1f6f8b", "#c97b2a"
@@ -53,32 +50,6 @@ def auroc_bars(report: EvaluationReport) -> Figure | None:
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="AUROC; black line: 95 % bootstrap interval by subject")
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize=8)
-    return figure
-
-
-def roc_curves(answers: pa.Table, report: EvaluationReport) -> Figure | None:
-    """ROC curves of all tasks that have probabilities, trained and unseen apart."""
-    panels = {"trained": report.trained, "unseen (zero-shot)": report.unseen}
-    scored = {
-        title: [t for t in tasks if t.metrics.get("auroc") and t.metrics["auroc"].value is not None]
-        for title, tasks in panels.items()
-    }
-    scored = {title: tasks for title, tasks in scored.items() if tasks}
-    if not scored:
-        return None
-    figure = Figure(figsize=(4.6 * len(scored), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, tasks) in zip(
-        np.atleast_1d(figure.subplots(1, len(scored))), scored.items(), strict=True
-    ):
-        for task in tasks:
-            rows = of_task(answers, task.task)
-            fpr, tpr, _ = roc_curve(rows["label"].to_numpy(), rows["probability_yes"].to_numpy())
-            axes.plot(fpr, tpr, label=f"{task.task} {task.metrics['auroc'].value:.2f}")
-        axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
-        axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.legend(loc="lower right", fontsize=8, frameon=False, title="task, AUROC")
     return figure
 
 

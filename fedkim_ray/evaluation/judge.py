@@ -1,8 +1,9 @@
 """From answers to metrics: what each task's answers are worth, with bootstrap intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from fedkim_ray.data.loading import SampleSet
@@ -10,7 +11,14 @@ from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task, said_label
 from fedkim_ray.evaluation.bootstrap import Estimate, Metrics
-from fedkim_ray.evaluation.metrics import NAMES_BY_KIND, named_estimates, yes_no_function
+from fedkim_ray.evaluation.metrics import (
+    NAMES_BY_KIND,
+    Confusion,
+    named_estimates,
+    readable,
+    yes_no_function,
+)
+from fedkim_ray.evaluation.results import Confusion as ConfusionCounts
 from fedkim_ray.evaluation.results import Routing, TaskResult
 from fedkim_ray.evaluation.text_scores import TextScores
 from fedkim_ray.types import Task, TaskId
@@ -118,6 +126,14 @@ def _judge_task(
         metrics=metrics_of(rows, task, num_draws),
         num_yes=sum(rows["label"].to_pylist()) if yes_no else None,
         num_unreadable=said.count(None) if yes_no else 0,
+        confusion=_confusion(rows, said) if yes_no else None,
         routing=routing,
         note=note,
     )
+
+
+def _confusion(rows: pa.Table, said: Sequence[int | None]) -> ConfusionCounts:
+    label = rows["label"].to_numpy()
+    counts = Confusion.count(np.ones((1, len(label))), label, readable(label, said))
+    names = ("tp", "fp", "fn", "tn")
+    return ConfusionCounts(**{name: int(getattr(counts, name)[0]) for name in names})

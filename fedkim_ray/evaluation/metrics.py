@@ -99,6 +99,11 @@ def expected_calibration_error(
     return _ratio(np.abs(weights_SN @ gap_NB).sum(1), weights_SN.sum(1))
 
 
+def readable(label: Sequence[int] | np.ndarray, said: Sequence[int | None]) -> np.ndarray:
+    """Return answers as 0 and 1, (N,); one that was neither becomes the wrong one."""
+    return np.array([1 - int(t) if s is None else s for s, t in zip(said, label, strict=True)])
+
+
 def yes_no_function(
     label: Sequence[int] | np.ndarray,
     said: Sequence[int | None],
@@ -112,8 +117,7 @@ def yes_no_function(
         probability_yes: P(yes); None where words were generated and parsed, which leaves AUROC
             and ECE out.
     """
-    y = np.asarray(label, dtype=int)
-    said_N = np.array([1 - t if s is None else s for s, t in zip(said, y, strict=True)])
+    y, said_N = np.asarray(label, dtype=int), readable(label, said)
     p = None if probability_yes is None else np.asarray(probability_yes, dtype=float)
 
     def metrics(weights_SN: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from fedkim_ray.evaluation import figures
+from fedkim_ray.evaluation import answer_figures, figures
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.compare import TaskDifference
@@ -75,7 +75,10 @@ def html_report(
     answers = report.answers
     drawn = {
         "auroc": figures.auroc_bars(report),
-        "roc": figures.roc_curves(answers, report) if answers is not None else None,
+        "roc": answer_figures.roc_curves(answers, report) if answers is not None else None,
+        "calibration": answer_figures.calibration_curves(answers, report)
+        if answers is not None
+        else None,
         "routing": figures.routing_map(report),
         "loss": figures.loss_curves(training_logs),
         "rounds": figures.round_curves(rounds),

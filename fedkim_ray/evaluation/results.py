@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, ValidationError
 
 from fedkim_ray.errors import StorageError
+from fedkim_ray.evaluation.answer_log import LOG
 from fedkim_ray.evaluation.answers import ANSWERS
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.storage import Folder
@@ -34,6 +35,15 @@ class Routing(Frozen):
     """Total variation distance to it: the share of weight that would have to move, 0 to 1."""
 
 
+class Confusion(Frozen):
+    """How many yes/no answers were right and wrong; an answer in other words is wrong."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
 class TaskResult(Frozen):
     """One task's metrics."""
 
@@ -53,6 +63,8 @@ class TaskResult(Frozen):
     num_unreadable: int = 0
     """Yes/no answers in words that are neither; they count as wrong."""
     metrics: dict[str, Estimate]
+    confusion: Confusion | None = None
+    """None for generated answers."""
     routing: Routing | None = None
     note: str = ""
 
@@ -102,6 +114,8 @@ def write_report(report: EvaluationReport, folder: Folder) -> None:
     folder.write_bytes(TABLE, sink.getvalue())
     digest = hashlib.sha256(sink.getvalue()).hexdigest()
     folder.write_json(REPORT, {**report.model_dump(mode="json"), "answers_sha256": digest})
+    if folder.exists(LOG):  # of an evaluation that kept answers as they came
+        folder.fs.rm(folder.full(LOG))
 
 
 def read_report(folder: Folder) -> EvaluationReport:

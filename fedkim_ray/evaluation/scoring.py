@@ -5,7 +5,7 @@ the table returns them in the order in which they came. Rows are decoded batch b
 holds one batch of images or signals.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from fedkim_ray.data.loading import Example, SampleSet, collate
 from fedkim_ray.errors import TrainingDivergedError
+from fedkim_ray.evaluation.answer_log import AnswerLog, Asked
 from fedkim_ray.evaluation.answers import Answer, answer_table
 from fedkim_ray.injection import inference
 from fedkim_ray.injection.model import InjectedModel
@@ -43,6 +44,7 @@ def score_samples(
     max_new_tokens: int,
     read: Read = "likelihood",
     on_progress: OnProgress | None = None,
+    log: AnswerLog | None = None,
 ) -> pa.Table:
     """Return the model's answer to every row of ``samples``, as a table of schema ``ANSWERS``.
 
@@ -53,19 +55,23 @@ def score_samples(
         max_new_tokens: Longest generated answer.
         read: How yes/no tasks are read; tasks of the kind ``generate`` are always generated.
         on_progress: Called after each batch.
+        log: Answers that are there already, and where new ones are kept.
 
     Raises:
         TrainingDivergedError: a probability is NaN.
     """
-    answers: dict[tuple[TaskId, int], Answer] = {}
+    answers: dict[Asked, Answer] = dict(log.answers) if log else {}
     total = sum(len(rows) for rows in samples.values())
-    for batch in _batches(model, samples, batch_size, read):
+    for batch in _batches(model, samples, batch_size, read, answers):
         examples = [samples[q.task][q.row] for q in batch]
         if _reading(model.tasks[batch[0].task], read) == "likelihood":
             came = _by_likelihood(model, examples)
         else:
             came = _by_generation(model, examples, max_new_tokens)
-        answers |= {(q.task, q.row): a for q, a in zip(batch, came, strict=True)}
+        told = {(q.task, q.row): a for q, a in zip(batch, came, strict=True)}
+        answers |= told
+        if log:
+            log.add(told)
         if on_progress:
             on_progress(len(answers), total)
     in_order = {t: [answers[t, row] for row in range(len(rows))] for t, rows in samples.items()}
@@ -88,13 +94,18 @@ def num_tokens(model: InjectedModel, task: Task, samples: SampleSet) -> np.ndarr
 
 
 def _batches(
-    model: InjectedModel, samples: Mapping[TaskId, SampleSet], batch_size: int, read: Read
+    model: InjectedModel,
+    samples: Mapping[TaskId, SampleSet],
+    batch_size: int,
+    read: Read,
+    answered: Container[Asked],
 ) -> Iterator[list[_Question]]:
     """Yield batches of one reading each, longest rows first: what does not fit fails at once."""
     questions = [
         _Question(task, row, int(num))
         for task, rows in samples.items()
         for row, num in enumerate(num_tokens(model, model.tasks[task], rows))
+        if (task, row) not in answered
     ]
     for reading in ("likelihood", "generate"):
         mine = [q for q in questions if _reading(model.tasks[q.task], read) == reading]

@@ -121,3 +121,12 @@ def test_a_diverged_model_is_refused(
     )
     with pytest.raises(TrainingDivergedError, match=r"probability that is NaN"):
         evaluate_bundle(bundle, Folder.at(tiny_root), CONFIG, ["covid19"])
+
+
+def test_right_and_wrong_are_counted(report: EvaluationReport) -> None:
+    task = report.result("covid19")
+    assert task.confusion is not None
+    tp, fp, fn, tn = task.confusion.model_dump().values()
+    assert (tp + fn, tp + fp + fn + tn) == (task.num_yes, 12)
+    assert task.metrics["accuracy"].value == (tp + tn) / 12
+    assert report.result("med_vqa").confusion is None
