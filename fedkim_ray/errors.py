@@ -90,5 +90,9 @@ class RequestError(FedKimError):
     """A request to the served model is malformed; the text names the field."""
 
 
+class SubmissionError(FedKimError):
+    """A run cannot be submitted, or the cluster knows no such submission."""
+
+
 class EnvironmentProblemError(FedKimError):
     """Something outside the project is missing: Ray, a package, disk or memory."""

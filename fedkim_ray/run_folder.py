@@ -58,6 +58,11 @@ class RunFolder:
         )
         return cls(folder, run_id, recipe)
 
+    @staticmethod
+    def is_at(url: str) -> bool:
+        """Return whether a run was started in the folder at ``url``."""
+        return Folder.at(url).exists(RUN_FILE)
+
     @classmethod
     def open(cls, url: str, recipe: Recipe | None = None) -> "RunFolder":
         """Open a run to go on with it or to look at it.

@@ -12,6 +12,9 @@ Modality: TypeAlias = str
 Params: TypeAlias = Mapping[str, Tensor]
 """Parameter tensors by name; the first two dotted parts of a name are its parameter group."""
 
+SUBMISSION_PREFIX = "fedkim-job-"
+"""What the id of a run that was submitted to a cluster begins with."""
+
 
 class Frozen(BaseModel):
     """A validated, immutable value; an unknown field is an error, not a surprise."""

@@ -32,6 +32,7 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     ray.init(
+        "local",
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,

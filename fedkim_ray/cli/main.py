@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.console import Console
 
-from fedkim_ray.cli import bundle, compare, data, demo, evaluate, models, run, serve
+from fedkim_ray.cli import bundle, compare, data, demo, doctor, evaluate, models, run, serve, submit
 
 app = typer.Typer(
     name="fedkim",
@@ -21,6 +21,9 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("status")(run.status)
 app.command("recipes")(run.recipes)
+app.command("submit")(submit.submit)
+app.command("doctor")(doctor.doctor)
+app.add_typer(submit.app, name="job")
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(evaluate.report)
 app.command("serve")(serve.serve)

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: one bar for rounds, one for what happens in them."""
 
+import json
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,11 @@ def new_progress(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
+
+
+def print_event(event: Mapping[str, Any]) -> None:
+    """Print an event as one line of JSON, at once: a program follows the run by it."""
+    print(json.dumps(event), flush=True)
 
 
 class RunProgress:

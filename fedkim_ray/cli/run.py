@@ -1,12 +1,15 @@
 """``fedkim run``, ``status`` and ``recipes``."""
 
 import json
+import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedkim_ray.cli import submit
 from fedkim_ray.cli.options import AsJson, Overrides, Variant
 
 if TYPE_CHECKING:
@@ -25,11 +28,14 @@ def run(
     overrides: Overrides = None,
     variant: Variant = "fedkim",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")
+        bool, typer.Option("--resume", help="Go on with the run in --out, or start it there.")
     ] = False,
     score: Annotated[
         bool, typer.Option("--evaluate/--no-evaluate", help="Score the bundle on the test data.")
     ] = True,
+    events: Annotated[
+        bool, typer.Option("--events", help="Print events as JSON lines instead of bars.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a federation, inject it into the language model, and write a bundle.
@@ -43,10 +49,10 @@ def run(
 
     # After the recipe was read: a misspelt one is refused without loading the libraries.
     from fedkim_ray.cli.evaluate import evaluate_run
-    from fedkim_ray.cli.progress import RunProgress
+    from fedkim_ray.cli.progress import RunProgress, print_event
     from fedkim_ray.pipeline import run_recipe
 
-    with RunProgress(console) as progress:
+    with nullcontext(print_event) if events else RunProgress(console) as progress:
         facts = run_recipe(folder, progress)
     result = {"run": folder.folder.url, "bundle": folder.bundle.url, "version": facts.version}
     if score:
@@ -70,7 +76,7 @@ def _open_run(
         )
     loaded = load_recipe(recipe, overrides, variant) if recipe else None
     url = out or (f"runs/{loaded.name}-{loaded.variant}" if loaded else "")
-    if resume:
+    if resume and (loaded is None or RunFolder.is_at(url)):
         return RunFolder.open(url, loaded)
     assert loaded is not None
     from fedkim_ray.pipeline import plan_run
@@ -80,9 +86,15 @@ def _open_run(
 
 
 def status(
-    out: Annotated[str, typer.Argument(help="Folder of the run.")], as_json: AsJson = False
+    out: Annotated[str, typer.Argument(help="Folder of the run, or a submission's id.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show where a run stands."""
+    from fedkim_ray.types import SUBMISSION_PREFIX
+
+    if out.startswith(SUBMISSION_PREFIX):
+        submit.status(out, os.environ.get("RAY_ADDRESS"), as_json)
+        return
     from fedkim_ray.run_folder import RunFolder
 
     facts = RunFolder.open(out).status()

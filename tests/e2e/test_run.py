@@ -1,13 +1,10 @@
 """The tiny recipe from the command line, killed and resumed, and submitted as a Ray job."""
 
 import json
-import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,22 +86,6 @@ def test_ctrl_c_ends_everything_and_keeps_what_was_published(
     said = run.finish(exit_code=130, timeout_s=60)
     assert "Traceback" not in said
     assert published.exists()
-
-
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A Ray head as an operator starts it, with token authentication; gives its environment."""
-    environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_ADDRESS": "http://127.0.0.1:8299",
-    }
-    command = [BIN / "ray", "start", "--head", "--port=6399", "--dashboard-port=8299"]
-    command += ["--num-cpus=4", "--object-store-memory=300000000", "--disable-usage-stats"]
-    environment.pop("RAY_ADDRESS")
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-    yield environment | {"RAY_ADDRESS": "http://127.0.0.1:8299"}
-    subprocess.run([BIN / "ray", "stop", "--force"], env=environment, check=True, timeout=60)
 
 
 @pytest.mark.ray

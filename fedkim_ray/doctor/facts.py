@@ -1,0 +1,52 @@
+"""What the doctor has seen, before anything is judged."""
+
+from fedkim_ray.types import ClientId, Frozen
+
+
+class MachineFacts(Frozen):
+    """What one machine has."""
+
+    address: str
+    versions: dict[str, str]
+    """Of packages that all nodes must have in one version; ``absent`` where not installed."""
+    outside_range: tuple[str, ...]
+    """Packages that the project's requirements refuse, as ``name version (wants)``."""
+    num_cpus: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_free_bytes: int
+    """Where Ray spills objects and writes logs."""
+    compiler: str
+    """Path of a C++ compiler; empty where there is none."""
+    num_gpus: int
+    nccl: str
+    """NCCL's version; empty without CUDA."""
+    user_id: int
+
+
+class NodeFacts(Frozen):
+    """One node of the cluster."""
+
+    machine: MachineFacts
+    clock_ahead_s: float
+    """Its clock less the driver's."""
+    clock_error_s: float
+    """Half the round trip: the skew is known no better than this."""
+    run_problem: str
+    """Why the run folder cannot be written from there; empty where it can."""
+
+
+class ClientFacts(Frozen):
+    """One client, seen from the node that it will run on."""
+
+    client: ClientId
+    node: str
+    """Address; empty where no node can take it."""
+    data_problem: str = ""
+    """Why its own data cannot be read there; empty where they can."""
+    readable_others: tuple[ClientId, ...] = ()
+    """Other clients whose data can be read there too."""
+    down_s: float = 0.0
+    """Seconds for one global model to arrive."""
+    up_s: float = 0.0
+    """Seconds for one update of that size to come back."""

@@ -1,0 +1,211 @@
+"""From facts to findings: pure, so that every verdict is tested without a cluster."""
+
+from collections.abc import Sequence
+
+from fedkim_ray.config import Recipe
+from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
+from fedkim_ray.doctor.findings import Finding, Level, size
+from fedkim_ray.doctor.needs import Needs
+
+MIN_DISK_BYTES = 5 * 2**30
+"""Ray spills objects and writes logs; below this a long run is at risk."""
+MAX_SKEW_S = 2.0
+"""Events of a run are ordered by clocks; TLS and object stores' signatures fail at minutes."""
+TRANSFER_SHARE = 0.25
+"""Share of a round's deadline that may go into moving parameters."""
+
+
+def judge_machine(facts: MachineFacts) -> list[Finding]:
+    """Judge one machine on its own."""
+    wrong = facts.outside_range
+    low = facts.disk_free_bytes < MIN_DISK_BYTES
+    return [
+        _finding(
+            "versions",
+            facts.address,
+            "fail" if wrong else "ok",
+            "; ".join(wrong)
+            if wrong
+            else ", ".join(f"{n} {facts.versions[n]}" for n in ("ray", "torch", "deepspeed")),
+            "Install with `pip install -c constraints.txt`.",
+        ),
+        _finding(
+            "disk",
+            facts.address,
+            "warn" if low else "ok",
+            f"{size(facts.disk_free_bytes)} free for Ray's spill and logs",
+            f"Free at least {size(MIN_DISK_BYTES)}, or start Ray with another --temp-dir.",
+        ),
+        _finding(
+            "memory",
+            facts.address,
+            "ok",
+            f"{size(facts.memory_free_bytes)} free of {size(facts.memory_total_bytes)}",
+        ),
+        _finding(
+            "gpu",
+            facts.address,
+            "ok",
+            f"{facts.num_gpus} GPUs, NCCL {facts.nccl}" if facts.num_gpus else "none",
+        ),
+        _finding(
+            "compiler",
+            facts.address,
+            "ok",
+            facts.compiler or "none: needed for injection.offload alone",
+        ),
+    ]
+
+
+def judge_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Judge the nodes against one another and against the driver's clock."""
+    findings = []
+    first = nodes[0].machine
+    for node in nodes:
+        differ = [n for n, v in node.machine.versions.items() if first.versions[n] != v]
+        findings.append(
+            _finding(
+                "same versions",
+                node.machine.address,
+                "fail" if differ else "ok",
+                ", ".join(
+                    f"{n} {node.machine.versions[n]} (not {first.versions[n]})" for n in differ
+                )
+                or "as on the first node",
+                "Use one image, or one constraints.txt, on all nodes.",
+            )
+        )
+        skew = abs(node.clock_ahead_s) - node.clock_error_s
+        findings.append(
+            _finding(
+                "clock",
+                node.machine.address,
+                "warn" if skew > MAX_SKEW_S else "ok",
+                f"{node.clock_ahead_s:+.3f} s, known to {node.clock_error_s:.3f} s",
+                "Run chrony or systemd-timesyncd on the node.",
+            )
+        )
+        if node.run_problem:
+            findings.append(
+                _finding(
+                    "run folder",
+                    node.machine.address,
+                    "warn",
+                    f"cannot be written from there ({node.run_problem})",
+                    "Let the nodes of injection workers write it; those of clients need not.",
+                )
+            )
+    if nodes and all(node.run_problem for node in nodes):
+        findings.append(
+            _finding(
+                "run folder",
+                "all nodes",
+                "fail",
+                "no node can write it",
+                "Correct --out, its credentials, or its permissions.",
+            )
+        )
+    return findings
+
+
+def judge_auth(token: bool, num_nodes: int) -> Finding:
+    """Judge whether strangers could run code on the cluster."""
+    open_to_all = not token and num_nodes > 1
+    return _finding(
+        "authentication",
+        "cluster",
+        "warn" if open_to_all else "ok",
+        "token" if token else "off: whoever reaches a node's ports can run code there",
+        "Start every node with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN.",
+    )
+
+
+def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Finding]:
+    """Judge one client's place, data and line."""
+    who = f"{facts.client} at {facts.node or '?'}"
+    if not facts.node:
+        wanted = recipe.federation.client_resources.get(facts.client, {})
+        remedy = "Start its node with these --resources, or correct federation.client_resources."
+        return [_finding("placement", who, "fail", f"no node takes it ({wanted})", remedy)]
+    others = ", ".join(facts.readable_others)
+    pinned = bool(recipe.federation.client_resources.get(facts.client))
+    return [
+        _finding(
+            "storage",
+            who,
+            "fail" if facts.data_problem else "ok",
+            f"its data cannot be read ({facts.data_problem})"
+            if facts.data_problem
+            else "its data can be read",
+            "Mount them on that node, readable by the user that Ray runs as.",
+        ),
+        _finding(
+            "privacy",
+            who,
+            "warn" if others else "ok",
+            f"the data of {others} can be read there too" if others else "no other client's data",
+            "Let each node's own user alone read its client's folder."
+            if pinned
+            else "Pin clients to nodes of their own with federation.client_resources.",
+        ),
+        _deadline(facts, who, recipe.federation.client_timeout_s, needs.global_model),
+    ]
+
+
+def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> list[Finding]:
+    """Judge memory and GPUs against what the run asks for."""
+    injection = recipe.injection
+    wanted = sum(needs.client_memory.values()) + injection.num_workers * needs.injection_memory
+    has = sum(node.machine.memory_free_bytes for node in nodes)
+    largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
+    gpus = sum(node.machine.num_gpus for node in nodes)
+    short_of_gpus = injection.use_gpu and gpus < injection.num_workers
+    return [
+        _finding(
+            "memory for the run",
+            "cluster",
+            "warn" if wanted > has or needs.injection_memory > largest else "ok",
+            f"about {size(wanted)} of {size(has)}: {size(needs.injection_memory)} an injection "
+            f"worker, {size(max(needs.client_memory.values(), default=0))} the largest client",
+            "Add nodes, leave clients out with data.clients, or shard with injection.zero_stage.",
+        ),
+        _finding(
+            "gpus for the run",
+            "cluster",
+            "fail" if short_of_gpus else "ok",
+            f"{gpus} of {injection.num_workers if injection.use_gpu else 0} wanted",
+            "Add GPU nodes, or set injection.use_gpu=false.",
+        ),
+        _finding(
+            "bytes",
+            "cluster",
+            "ok",
+            f"{size(needs.global_model)} a global model, {size(needs.round_traffic)} a round both "
+            f"ways, {size(needs.run_disk)} the run folder",
+        ),
+    ]
+
+
+def _deadline(facts: ClientFacts, who: str, timeout_s: float, model_bytes: int) -> Finding:
+    """Judge the line to a client by the round deadline that it leaves for training."""
+    moved_s = facts.down_s + facts.up_s
+    level: Level = "ok"
+    if moved_s > timeout_s:
+        level = "fail"
+    elif moved_s > TRANSFER_SHARE * timeout_s:
+        level = "warn"
+    rate = 2 * model_bytes / max(moved_s, 1e-9)
+    return _finding(
+        "bandwidth",
+        who,
+        level,
+        f"{size(model_bytes)} down in {facts.down_s:.2f} s, up in {facts.up_s:.2f} s "
+        f"({size(rate)}/s): {timeout_s - moved_s:.0f} s of client_timeout_s are left for training",
+        f"Raise federation.client_timeout_s to {moved_s / TRANSFER_SHARE:.0f} or more.",
+    )
+
+
+def _finding(check: str, where: str, level: Level, came: str, remedy: str = "") -> Finding:
+    return Finding(
+        check=check, where=where, level=level, came=came, remedy="" if level == "ok" else remedy
+    )

@@ -1,0 +1,90 @@
+"""What a recipe will ask of the machines: bytes to send, memory to hold, disk to fill."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from fedkim_ray.config import Recipe
+from fedkim_ray.data.root import DatasetCard
+from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.federation.wire import encode_params
+from fedkim_ray.injection.base_model import working_dtype
+from fedkim_ray.types import ClientId, Frozen, Task
+
+PROCESS_BYTES = 800 * 2**20
+"""A worker with torch and its share of Ray Train's helpers: 347 MB and a third of what they take
+for each client (measured: 1.07 GB a client in all, controller and helpers included)."""
+ADAM_COPIES = 4
+"""Weights, gradients and Adam's two moments, all float32."""
+DECODED = 4
+"""Bytes in memory for a byte of a Parquet file; encoded images and zstd columns unfold."""
+
+
+class Needs(Frozen):
+    """What one run asks for, in bytes."""
+
+    global_model: int
+    """Encoders and heads as they travel to a client, and as an update comes back."""
+    round_traffic: int
+    """Both ways, all clients."""
+    client_memory: dict[ClientId, int]
+    injection_memory: int
+    """Of one injection worker."""
+    run_disk: int
+    """The whole run folder, all rounds."""
+
+
+def needs_of(
+    recipe: Recipe, card: DatasetCard, tasks: tuple[Task, ...], base: Path, clients: list[ClientId]
+) -> Needs:
+    """Return what a run of ``recipe`` asks for.
+
+    Args:
+        recipe: The run.
+        card: Of its data root; sizes are read there, private files are not opened.
+        tasks: The trained tasks.
+        base: Folder of the base model.
+        clients: Who takes part.
+    """
+    model = len(encode_params(LightModel(recipe.encoders, card.spec, tasks).params()))
+    frozen, adapters = _base_and_adapter_parameters(base, recipe)
+    dtype = working_dtype(recipe.base.dtype, recipe.injection.use_gpu)
+    frozen_bytes, adapter_bytes = frozen * getattr(torch, dtype).itemsize, adapters * 4
+    per_round = 2 * model + 3 * adapter_bytes  # aggregated, injected; weights and Adam's moments
+    return Needs(
+        global_model=model,
+        round_traffic=2 * model * len(clients),
+        client_memory={
+            client: PROCESS_BYTES + ADAM_COPIES * model + DECODED * _data_bytes(card, client)
+            for client in clients
+        },
+        injection_memory=PROCESS_BYTES + frozen_bytes + ADAM_COPIES * (adapter_bytes + model),
+        run_disk=recipe.federation.rounds * per_round + 2 * adapter_bytes,
+    )
+
+
+def _data_bytes(card: DatasetCard, client: ClientId) -> int:
+    own = f"clients/{client}/"
+    return sum(fact.size_bytes for name, fact in card.files.items() if name.startswith(own))
+
+
+def _base_and_adapter_parameters(base: Path, recipe: Recipe) -> tuple[int, int]:
+    """Count the parameters of the base and of its adapter, without loading a weight."""
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    m3oe, head = recipe.injection.m3oe, llm.get_output_embeddings()
+    names = m3oe.target_modules
+    adapted = [
+        layer
+        for name, layer in llm.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+        and (
+            names == "all"
+            or (layer is not head and names == "attention_mlp")
+            or (not isinstance(names, str) and name.split(".")[-1] in names)
+        )
+    ]
+    rank = 0 if recipe.injection.adapter == "none" else m3oe.num_experts * m3oe.rank
+    adapter = sum(rank * (layer.in_features + layer.out_features) for layer in adapted)
+    return sum(p.numel() for p in llm.parameters()), adapter

@@ -1,0 +1,132 @@
+"""Verdicts from hand-made facts."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
+from fedkim_ray.doctor.findings import GIB, Finding, exit_code, size, worst_first
+from fedkim_ray.doctor.judgement import (
+    judge_auth,
+    judge_client,
+    judge_machine,
+    judge_needs,
+    judge_nodes,
+)
+from fedkim_ray.doctor.needs import Needs
+
+NEEDS = Needs(
+    global_model=100,
+    round_traffic=400,
+    client_memory={"north": GIB, "south": GIB},
+    injection_memory=2 * GIB,
+    run_disk=1000,
+)
+
+
+def machine(**changes: object) -> MachineFacts:
+    facts: dict[str, object] = {
+        "address": "10.0.0.1",
+        "versions": {"ray": "2.60.0", "torch": "2.13.0", "deepspeed": "0.19.8"},
+        "outside_range": (),
+        "num_cpus": 4,
+        "memory_total_bytes": 8 * GIB,
+        "memory_free_bytes": 4 * GIB,
+        "disk_free_bytes": 100 * GIB,
+        "compiler": "/usr/bin/c++",
+        "num_gpus": 0,
+        "nccl": "",
+        "user_id": 1000,
+    }
+    return MachineFacts.model_validate(facts | changes)
+
+
+def node(ahead_s: float = 0.0, run_problem: str = "", **changes: object) -> NodeFacts:
+    return NodeFacts(
+        machine=machine(**changes),
+        clock_ahead_s=ahead_s,
+        clock_error_s=0.01,
+        run_problem=run_problem,
+    )
+
+
+def levels(findings: Sequence[Finding], check: str) -> list[str]:
+    return [finding.level for finding in findings if finding.check == check]
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    pin = "federation.client_resources={north: {hospital_north: 1}}"
+    return load_recipe("tiny", ["federation.client_timeout_s=100", pin])
+
+
+def test_a_package_out_of_range_fails_and_a_full_disk_warns() -> None:
+    assert exit_code(judge_machine(machine())) == 0
+    bad = judge_machine(
+        machine(outside_range=("torch 2.12.0 (wants ==2.13.0)",), disk_free_bytes=1)
+    )
+    assert levels(bad, "versions") == ["fail"]
+    assert levels(bad, "disk") == ["warn"]
+    assert exit_code(bad) == 1
+    assert [finding.level for finding in worst_first(bad)][:2] == ["fail", "warn"]
+
+
+def test_nodes_are_held_against_the_first_and_against_our_clock() -> None:
+    other = {"ray": "2.60.0", "torch": "2.12.0", "deepspeed": "0.19.8"}
+    found = judge_nodes([node(), node(ahead_s=-5.0, versions=other)])
+    assert levels(found, "same versions") == ["ok", "fail"]
+    assert levels(found, "clock") == ["ok", "warn"]
+    assert any("torch 2.12.0 (not 2.13.0)" in finding.came for finding in found)
+
+
+def test_a_run_folder_that_no_node_can_write_fails_and_one_such_node_warns() -> None:
+    closed = node(run_problem="PermissionError")
+    assert levels(judge_nodes([node(), closed]), "run folder") == ["warn"]
+    assert levels(judge_nodes([closed, closed]), "run folder") == ["warn", "warn", "fail"]
+
+
+def test_an_open_cluster_of_several_nodes_is_told() -> None:
+    assert judge_auth(token=False, num_nodes=2).level == "warn"
+    assert judge_auth(token=False, num_nodes=1).level == "ok"
+    assert judge_auth(token=True, num_nodes=9).level == "ok"
+
+
+# 100 s in all: 24 s of transfer are within a quarter of it, 26 s are not, 101 s are too many.
+@pytest.mark.parametrize(("down_s", "level"), [(20.0, "ok"), (22.0, "warn"), (97.0, "fail")])
+def test_the_line_is_judged_by_what_it_leaves_of_the_deadline(
+    recipe: Recipe, down_s: float, level: str
+) -> None:
+    facts = ClientFacts(client="north", node="10.0.0.2", down_s=down_s, up_s=4.0)
+    found = judge_client(facts, recipe, NEEDS)
+    assert levels(found, "bandwidth") == [level]
+    [line] = [finding for finding in found if finding.check == "bandwidth"]
+    assert f"{100 - down_s - 4:.0f} s of client_timeout_s are left" in line.came
+    if level == "warn":  # 26 s / 0.25
+        assert "client_timeout_s to 104" in line.remedy
+
+
+def test_a_client_nobody_can_take_and_data_that_others_can_read(recipe: Recipe) -> None:
+    [nowhere] = judge_client(ClientFacts(client="north", node=""), recipe, NEEDS)
+    assert nowhere.level == "fail"
+    assert "hospital_north" in nowhere.came
+    there = ClientFacts(
+        client="north", node="n", data_problem="PermissionError", readable_others=("south",)
+    )
+    found = judge_client(there, recipe, NEEDS)
+    assert levels(found, "storage") == ["fail"]
+    assert levels(found, "privacy") == ["warn"]
+
+
+def test_memory_and_gpus_are_held_against_all_nodes(recipe: Recipe) -> None:
+    # The clients take 1 GiB each and injection 2: 4 of 4 GiB.
+    assert levels(judge_needs(NEEDS, [node()], recipe), "memory for the run") == ["ok"]
+    small = [node(memory_free_bytes=GIB), node(memory_free_bytes=GIB)]
+    assert levels(judge_needs(NEEDS, small, recipe), "memory for the run") == ["warn"]
+    wants_gpu = load_recipe("tiny", ["injection.use_gpu=true"])
+    assert levels(judge_needs(NEEDS, [node()], wants_gpu), "gpus for the run") == ["fail"]
+
+
+def test_sizes_for_people() -> None:
+    assert size(3 * GIB / 2) == "1.5 GiB"
+    assert size(512 * 1024) == "0.5 MiB"

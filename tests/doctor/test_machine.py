@@ -1,0 +1,45 @@
+"""Looking at the machine that the tests run on, and at what the tiny recipe needs."""
+
+import socket
+
+from fedkim_ray.config import load_recipe
+from fedkim_ray.data.root import read_card
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.doctor.machine import machine_facts, taken_ports
+from fedkim_ray.doctor.needs import ADAM_COPIES, PROCESS_BYTES, needs_of
+from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.storage import Folder
+
+
+def test_this_machine_has_what_the_project_asks_for() -> None:
+    facts = machine_facts("here")
+    assert facts.outside_range == ()
+    assert facts.versions["torch"].startswith("2.13.0")
+    assert 0 < facts.memory_free_bytes <= facts.memory_total_bytes
+
+
+def test_a_port_that_somebody_listens_on_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert taken_ports([port]) == [port]
+    assert taken_ports([port]) == []
+
+
+def test_needs_are_counted_from_the_recipe_and_the_card(tiny_root: str) -> None:
+    recipe = load_recipe("tiny", [f"data.root={tiny_root}"])
+    card = read_card(Folder.at(tiny_root))
+    trained = tuple(task for task in TASKS if task.role == "train")
+    needs = needs_of(recipe, card, trained, find_base("tiny-random"), ["north", "south"])
+    light = LightModel(recipe.encoders, card.spec, trained)
+    floats = sum(value.numel() for value in light.params().values())
+    assert 4 * floats < needs.global_model < 4 * floats + 20_000  # and safetensors' header
+    assert needs.round_traffic == 2 * 2 * needs.global_model
+    assert needs.client_memory["north"] > PROCESS_BYTES + ADAM_COPIES * needs.global_model
+    without = load_recipe("tiny", [f"data.root={tiny_root}", "injection.adapter=none"])
+    less = needs_of(without, card, trained, find_base("tiny-random"), [])
+    # Six trained float32 of a LoRA are saved a run round: weights and two moments, two rounds.
+    assert less.run_disk == 2 * 2 * needs.global_model
+    assert needs.run_disk > less.run_disk
