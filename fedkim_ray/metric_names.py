@@ -36,6 +36,21 @@ class Metric:
     """Upper edges of a histogram's buckets, positive and rising."""
 
 
+# A run as a whole, set by the driver.
+RUN_ACTIVE = Metric("fedkim_run_active", "gauge", "1", "1 while a run goes on, 0 once it is over.")
+LAST_EVENT = Metric(
+    "fedkim_last_event_timestamp_seconds",
+    "gauge",
+    "seconds",
+    "Unix time of the run's last event: a client's answer, a step, anything.",
+)
+QUIET_LIMIT = Metric(
+    "fedkim_quiet_limit_seconds",
+    "gauge",
+    "seconds",
+    "Seconds without an event after which a run has stalled: twice a client's timeout.",
+)
+
 # Federation, set by the driver.
 ROUND_INDEX = Metric("fedkim_round_index", "gauge", "1", "Rounds finished in this run.")
 ROUND_SECONDS = Metric(
@@ -96,12 +111,18 @@ BYTES = Metric(
     ("direction",),
 )
 
-# Injection, set by its first worker.
+# Injection, set by the driver as its first worker tells of each step.
+INJECTION_STEP_LOSS = Metric(
+    "fedkim_injection_step_loss",
+    "gauge",
+    "1",
+    "Cross-entropy of the answer tokens in the last step, over all tasks.",
+)
 INJECTION_LOSS = Metric(
     "fedkim_injection_loss",
     "gauge",
     "1",
-    "Cross-entropy of the answer tokens in the last logged step.",
+    "Cross-entropy of the answer tokens in the last step of the last finished round.",
     ("task",),
 )
 INJECTION_STEPS = Metric("fedkim_injection_steps_total", "counter", "1", "Optimizer steps taken.")
@@ -109,7 +130,7 @@ INJECTION_STEP_SECONDS = Metric(
     "fedkim_injection_step_seconds",
     "histogram",
     "seconds",
-    "One optimizer step.",
+    "From one optimizer step's end to the next one's.",
     buckets=SECONDS,
 )
 

@@ -16,7 +16,7 @@ Source: FedKIM, algorithm 1. https://arxiv.org/abs/2408.10276
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
 from fedkim_ray.injection.round_files import encoders_of, read_injection
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.run_metrics import RunMetrics
 from fedkim_ray.storage import Folder, is_published, open_published, publish
 from fedkim_ray.types import ClientId, Task, TaskId
 
@@ -93,9 +94,11 @@ def plan_run(recipe: Recipe) -> RunPlan:
 def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
     """Run, or go on with, a whole recipe; returns the finished bundle's facts."""
     recipe, plan = run.recipe, plan_run(run.recipe)
+    metrics = RunMetrics(recipe.federation.client_timeout_s)
 
     def tell(event: Mapping[str, Any]) -> None:
         run.log(event)
+        metrics(event)
         on_event(event)
 
     first = run.rounds_done()
@@ -112,12 +115,14 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
         if first < recipe.federation.rounds:
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),
+                closing(metrics),
                 _clients_of(run, plan, scratch, tell) as clients,
             ):
                 for r in range(first, recipe.federation.rounds):
                     if not is_published(run.aggregated(r)):
                         _federate(run, _state_before(run, plan, r), clients, r, tell)
                     _inject(run, plan, r, scratch, tell)
+                    metrics.injected(run.injected(r).read_json("log.json")["loss_by_task"])
     return _finish(run, plan, tell)
 
 

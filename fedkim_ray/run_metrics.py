@@ -1,0 +1,49 @@
+"""A run's events as metrics: what the driver tells Prometheus of the run as a whole."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedkim_ray import metric_names as names
+from fedkim_ray import telemetry
+
+
+class RunMetrics:
+    """Told every event of a run, in order.
+
+    Args:
+        client_timeout_s: Seconds that a round waits for a client; a round may ask twice.
+        clock: Unix time.
+    """
+
+    def __init__(self, client_timeout_s: float, clock: Callable[[], float] = time.time) -> None:
+        self.quiet_limit_s = 2 * client_timeout_s
+        self._clock = clock
+        self._last_step_at = 0.0
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Export what one event says."""
+        telemetry.set_gauge(names.RUN_ACTIVE, 1)
+        telemetry.set_gauge(names.QUIET_LIMIT, self.quiet_limit_s)
+        telemetry.set_gauge(names.LAST_EVENT, self._clock())
+        if event["event"] == "injection_step":
+            self._step(event["loss"])
+        elif event["event"] == "injection_started":
+            self._last_step_at = 0.0
+
+    def injected(self, loss_by_task: Mapping[str, list[tuple[int, float]]]) -> None:
+        """Export the losses that a round's injection ended with."""
+        for task, losses in loss_by_task.items():
+            telemetry.set_gauge(names.INJECTION_LOSS, losses[-1][1], task=task)
+
+    def close(self) -> None:
+        """Say that the run is over, well or not."""
+        telemetry.set_gauge(names.RUN_ACTIVE, 0)
+
+    def _step(self, loss: float) -> None:
+        now = self._clock()
+        telemetry.inc(names.INJECTION_STEPS)
+        telemetry.set_gauge(names.INJECTION_STEP_LOSS, loss)
+        if self._last_step_at:  # the first step of a round also loaded the model
+            telemetry.observe(names.INJECTION_STEP_SECONDS, now - self._last_step_at)
+        self._last_step_at = now

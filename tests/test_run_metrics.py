@@ -1,0 +1,31 @@
+"""Events in, metrics out."""
+
+import pytest
+
+from fedkim_ray import telemetry
+from fedkim_ray.run_metrics import RunMetrics
+
+
+def value(name: str, **labels: str) -> float:
+    return telemetry.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_events_become_a_heartbeat_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+    names = ("fedkim_injection_steps_total", "fedkim_injection_step_seconds_count")
+    before = [value(name) for name in names]
+    now = [100.0]
+    metrics = RunMetrics(client_timeout_s=30.0, clock=lambda: now[0])
+    metrics({"event": "injection_started"})
+    for now[0] in (110.0, 112.0, 114.0):
+        metrics({"event": "injection_step", "loss": 0.25})
+    # Three steps have two times between them.
+    assert [value(name) - old for name, old in zip(names, before, strict=True)] == [3.0, 2.0]
+    assert value("fedkim_last_event_timestamp_seconds") == 114.0
+    assert value("fedkim_quiet_limit_seconds") == 60.0
+    assert value("fedkim_injection_step_loss") == 0.25
+    metrics.injected({"covid19": [(1, 0.9), (2, 0.5)]})
+    assert value("fedkim_injection_loss", task="covid19") == 0.5
+    assert value("fedkim_run_active") == 1.0
+    metrics.close()
+    assert value("fedkim_run_active") == 0.0
