@@ -2,9 +2,14 @@
 
 Inside Ray a value goes to Ray's exporter, which merges all processes of a node. Elsewhere it goes
 to ``REGISTRY``, this process's own, which ``render`` writes in Prometheus' text format.
+
+Ray forgets a gauge about twenty seconds after it was last set, and a round or a queue may stand
+still for longer: a thread sets each gauge again for as long as its process lives.
 """
 
 import sys
+import threading
+import time
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -14,6 +19,9 @@ from fedkim_ray.metric_names import Metric
 
 REGISTRY = prometheus_client.CollectorRegistry()
 LabelValue: TypeAlias = str | int
+REPEAT_S = 5.0
+"""Seconds between two settings of a gauge; Ray's exporter hears of them every ten."""
+_last_values: dict[tuple[Metric, frozenset[tuple[str, str]]], float] = {}
 
 
 def inc(metric: Metric, amount: float = 1.0, **labels: LabelValue) -> None:
@@ -30,6 +38,8 @@ def set_gauge(metric: Metric, value: float, **labels: LabelValue) -> None:
     tags = _tags(metric, "gauge", labels)
     if _ray_is_up():
         _ray_metric(metric).set(value, tags=tags)
+        _last_values[metric, frozenset(tags.items())] = value
+        _start_repeating()
     else:
         _own(metric, tags).set(value)
 
@@ -60,6 +70,24 @@ def _tags(metric: Metric, kind: str, labels: dict[str, LabelValue]) -> dict[str,
             f"the call is for a {kind} with {sorted(labels)}."
         )
     return {name: str(value) for name, value in labels.items()}
+
+
+@cache
+def _start_repeating() -> None:
+    """Start the thread that keeps gauges alive, once a process."""
+    threading.Thread(target=_repeat_for_ever, name="fedkim-gauges", daemon=True).start()
+
+
+def _repeat_for_ever() -> None:
+    while True:
+        time.sleep(REPEAT_S)
+        if _ray_is_up():
+            _repeat()
+
+
+def _repeat() -> None:
+    for (metric, tags), value in list(_last_values.items()):
+        _ray_metric(metric).set(value, tags=dict(tags))
 
 
 def _ray_is_up() -> bool:

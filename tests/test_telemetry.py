@@ -45,3 +45,26 @@ def test_a_call_that_breaks_the_declaration_is_refused() -> None:
         telemetry.set_gauge(names.TOKENS, 1.0)
     with pytest.raises(ValueError, match=r"labels \['task'\]; .* with \['tsk'\]"):
         telemetry.observe(names.REQUEST_SECONDS, 1.0, tsk="covid19")
+
+
+class FakeGauge:
+    """Takes what Ray's own gauge would."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, dict[str, str]]] = []
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        """Note what was told."""
+        self.told.append((value, tags))
+
+
+def test_inside_ray_a_gauge_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauge = FakeGauge()
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: True)
+    monkeypatch.setattr(telemetry, "_ray_metric", lambda metric: gauge)
+    monkeypatch.setattr(telemetry, "_last_values", {})
+    monkeypatch.setattr(telemetry, "_start_repeating", lambda: None)
+    telemetry.set_gauge(names.CLIENT_LOSS, 0.5, client="north")
+    telemetry.set_gauge(names.CLIENT_LOSS, 0.4, client="north")
+    telemetry._repeat()
+    assert gauge.told[2:] == [(0.4, {"client": "north"})]
