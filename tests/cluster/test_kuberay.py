@@ -1,0 +1,170 @@
+"""The KubeRay manifests: whole by schema, locked down by Pod Security, closed by NetworkPolicy."""
+
+import json
+import shlex
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from fedkim_ray.config import Recipe, parse_recipe
+from serve.app import ServeArgs
+from tests.cluster.manifests import OVERLAYS, of_kind, pods, ray_specs, ray_validator, render
+
+RAY_KINDS = ("RayCluster", "RayJob", "RayService")
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+def recipe_of(overlay: str) -> Recipe:
+    [config] = of_kind(overlay, "ConfigMap")
+    return parse_recipe(yaml.safe_load(config["data"]["recipe.yaml"]), "recipe.yaml")
+
+
+@every_overlay
+def test_rays_kinds_fit_kuberays_definitions(overlay: str) -> None:
+    for manifest in render(overlay):
+        if manifest["kind"] in RAY_KINDS:
+            ray_validator(manifest["kind"]).validate(manifest)
+
+
+def test_the_definitions_are_held_strictly() -> None:
+    [cluster] = of_kind("dev", "RayCluster")
+    wrong = json.loads(json.dumps(cluster))
+    wrong["spec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
+        ray_validator("RayCluster").validate(wrong)
+
+
+@every_overlay
+def test_kubernetes_own_kinds_fit_its_schema(overlay: str) -> None:
+    core = [m for m in render(overlay) if m["kind"] not in RAY_KINDS]
+    for manifest in core:
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    kinds = {manifest["kind"] for manifest in core}
+    assert {"Namespace", "NetworkPolicy", "PodDisruptionBudget", "PersistentVolumeClaim"} <= kinds
+
+
+@every_overlay
+def test_secrets_are_named_and_never_held(overlay: str) -> None:
+    assert of_kind(overlay, "Secret") == []
+    for spec in ray_specs(overlay).values():
+        assert spec["authOptions"] == {"mode": "token", "secretName": "fedkim-ray-token"}
+
+
+@every_overlay
+def test_no_pod_is_root_or_writes_its_image(overlay: str) -> None:
+    for name, template in pods(overlay):
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"], name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in spec["containers"]:
+            locked = container["securityContext"]
+            assert locked["readOnlyRootFilesystem"], name
+            assert locked["allowPrivilegeEscalation"] is False, name
+            assert locked["capabilities"] == {"drop": ["ALL"]}, name
+            resources = container["resources"]
+            assert resources["requests"]["memory"] == resources["limits"]["memory"], name
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert {"/tmp", "/home/fedkim"} <= mounts, name  # what a process must write
+
+
+@every_overlay
+def test_a_site_mounts_its_own_private_data_and_no_other(overlay: str) -> None:
+    seen = {}
+    for name, template in pods(overlay):
+        claims = {
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in template["spec"].get("volumes", [])
+            if "persistentVolumeClaim" in volume
+        }
+        private = {claim for claim in claims if claim.startswith("fedkim-site")}
+        site = template["metadata"]["labels"].get("fedkim-site")
+        assert private == ({f"fedkim-{site}"} if site else set()), name
+        if site:
+            seen[site] = claims
+            assert "fedkim-runs" not in claims
+    assert set(seen) == {"site-a", "site-b"}
+
+
+@every_overlay
+def test_each_client_is_pinned_to_its_sites_pods(overlay: str) -> None:
+    recipe = recipe_of(overlay)
+    specs = ray_specs(overlay)
+    groups = (specs.get("RayCluster") or specs["RayJob"])["workerGroupSpecs"]
+    offered = {
+        group["groupName"]: json.loads(json.loads(group["rayStartParams"]["resources"]))
+        for group in groups
+        if "resources" in group["rayStartParams"]
+    }
+    assert recipe.federation.client_resources == offered
+    [injection] = [group for group in groups if group["groupName"] == "injection"]
+    assert injection["maxReplicas"] >= (recipe.injection.num_workers if overlay[:3] == "gpu" else 1)
+    limits = injection["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert ("nvidia.com/gpu" in limits) == recipe.injection.use_gpu
+
+
+def selected(policy: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a policy's pod selector takes these labels; the forms that the manifests use."""
+    selector = policy["spec"]["podSelector"]
+    plain = selector.get("matchLabels", {})
+    fits = all(labels.get(key) == value for key, value in plain.items())
+    for rule in selector.get("matchExpressions", []):
+        value = labels.get(rule["key"])
+        fits = fits and (value in rule["values"] if rule["operator"] == "In" else value is not None)
+    return fits
+
+
+def reachable(overlay: str, role: str) -> set[str]:
+    """Return the roles, and ``dns`` or ``anywhere``, that pods of a role may open a line to."""
+    found: set[str] = set()
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        if not selected(policy, {"fedkim-role": role}):
+            continue
+        for rule in policy["spec"].get("egress", []):
+            for peer in rule.get("to", [{}]):
+                selector = peer.get("podSelector", {})
+                labels = selector.get("matchLabels", {})
+                roles = [labels[key] for key in ("fedkim-role", "app", "k8s-app") if key in labels]
+                for expression in selector.get("matchExpressions", []):
+                    roles += expression["values"]
+                found.update(roles or ["anywhere"])
+    return found
+
+
+@every_overlay
+def test_a_site_reaches_the_head_and_names_and_nothing_else(overlay: str) -> None:
+    assert reachable(overlay, "site") == {"head", "kube-dns"}
+    assert reachable(overlay, "injection") == {"head", "injection", "kube-dns"}
+    assert "site" not in reachable(overlay, "engine")
+    denied = [p for p in of_kind(overlay, "NetworkPolicy") if p["spec"]["podSelector"] == {}]
+    assert any(
+        p["spec"]["policyTypes"] == ["Ingress", "Egress"] and len(p["spec"]) == 2 for p in denied
+    )
+
+
+@every_overlay
+def test_the_endpoints_configuration_is_one_that_serve_takes(overlay: str) -> None:
+    [service] = of_kind(overlay, "RayService")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    [application] = config.applications
+    assert application.import_path == "serve.app:build_app"
+    args = ServeArgs.model_validate(application.args)
+    assert args.api_keys_file
+    assert bool(args.engine_gpus) == (overlay[:3] == "gpu")
+
+
+@pytest.mark.parametrize("overlay", ["dev-job", "gpu-job"])
+def test_a_job_has_its_own_cluster_and_goes_on_where_it_stopped(overlay: str) -> None:
+    assert of_kind(overlay, "RayCluster") == []
+    [job] = of_kind(overlay, "RayJob")
+    assert job["spec"]["backoffLimit"] > 0
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:2] == ["fedkim", "run"]
+    assert "--resume" in words
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert any(
+        mount["mountPath"] == "/etc/fedkim" for mount in head["containers"][0]["volumeMounts"]
+    )

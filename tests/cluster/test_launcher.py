@@ -1,0 +1,46 @@
+"""The launcher's files against Ray's own schema and rules."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tests.cluster.manifests import ROOT
+
+FILES = sorted((ROOT / "cluster/ray").glob("*.yaml"))
+WORKER_PORTS = range(10002, 20000)
+"""Ray's workers take these."""
+
+
+def read(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((ROOT / "cluster/ray" / name).read_text())
+    return values
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_ray_takes_the_file(file: Any) -> None:
+    validate_config(prepare_config(yaml.safe_load(file.read_text())))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_fixed_ports_lie_outside_the_workers_range(file: Any) -> None:
+    ports = [int(port) for port in re.findall(r"-port=(\d+)", file.read_text())]
+    assert ports
+    assert not [port for port in ports if port in WORKER_PORTS]
+
+
+def test_the_machines_on_the_spot_become_one_head_and_three_workers() -> None:
+    config = prepare_config(read("on-premise.yaml"))
+    [node_type] = config["available_node_types"].values()
+    assert node_type["max_workers"] == 3
+    starts = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
+    assert starts.count("RAY_AUTH_MODE=token") == 2
+
+
+def test_each_site_in_the_cloud_has_its_pin_and_the_head_takes_no_work() -> None:
+    types = read("aws.yaml")["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0
+    assert types["site-a"]["resources"]["site_a"] == types["site-b"]["resources"]["site_b"] == 1
+    assert types["injection"]["min_workers"] == 0
