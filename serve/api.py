@@ -5,14 +5,15 @@ Nothing of Ray here: ``app.py`` puts this app into a Ray Serve deployment, tests
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from serve import catalogue
 from serve.answers import (
@@ -25,6 +26,7 @@ from serve.answers import (
     Predictions,
     TaskList,
 )
+from serve.audit import Audit, AuditLog
 from serve.auth import ApiKeys, KeyCheck
 from serve.chat_answers import chunks, complete
 from serve.choosing import task_label
@@ -34,15 +36,23 @@ from serve.gateway import Gateway
 from serve.http_errors import error_body, handle_errors
 from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
+from serve.openapi import FACT_ERRORS, QUESTION_ERRORS, describe_api
+from serve.quota import Quota, QuotaCheck
 from serve.samples import Sample, SampleList, Samples
 from serve.schemas import ChatRequest, PredictRequest
+from serve.uploads import Uploads
 
 STATIC = Path(__file__).parent / "static"
 READY_TIMEOUT_S = 5.0
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+"""Swagger UI writes style attributes."""
 DESCRIPTION = f"""Answers questions about X-rays, ECGs, labs, vital signs and text from one bundle
 of FedKIM-Ray, and names the task and the experts that answered.
 
@@ -53,6 +63,9 @@ def create_app(
     gateway: Gateway,
     *,
     keys: ApiKeys | None = None,
+    quota: Quota | None = None,
+    audit: AuditLog | None = None,
+    hosts: Sequence[str] = (),
     samples: Samples | None = None,
     exporter_urls: Callable[[], list[str] | None] = lambda: None,
 ) -> FastAPI:
@@ -61,29 +74,48 @@ def create_app(
     Args:
         gateway: What answers.
         keys: Who may ask; anybody where None.
+        quota: How often; without limit where None.
+        audit: Where it is written down who asked; nowhere where None.
+        hosts: Names by which the service may be addressed, against a page of another site whose
+            name was pointed at this machine; any where empty.
         samples: Inputs that the playground offers; none where None.
         exporter_urls: Metric exporters of the cluster's nodes, asked anew for each scrape; None
             outside a cluster.
     """
-    app = FastAPI(title="FedKIM-Ray", version=version("fedkim-ray"), description=DESCRIPTION)
+    app = FastAPI(
+        title="FedKIM-Ray",
+        version=version("fedkim-ray"),
+        description=DESCRIPTION,
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is below
+        redoc_url=None,
+    )
     handle_errors(app)
+    describe_api(app, with_keys=keys is not None)
 
     app.include_router(_questions(gateway))
     app.include_router(_facts(gateway, samples or Samples()))
     app.include_router(_operations(gateway, exporter_urls))
     app.include_router(_page())
+    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Uploads)  # each one added stands outside of those before it
+    if audit is not None:
+        app.add_middleware(Audit, audit=audit)
     app.add_middleware(BodyLimit, max_bytes=gateway.limits.body_bytes)
+    if quota is not None:
+        app.add_middleware(QuotaCheck, quota=quota)
     if keys is not None:
         app.add_middleware(KeyCheck, keys=keys)
+    if hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(Door)  # added last, so outermost
     return app
 
 
 def _questions(gateway: Gateway) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["questions"])
+    router = APIRouter(prefix="/v1", tags=["questions"], responses=QUESTION_ERRORS)
 
-    @router.post("/chat/completions", response_model=ChatCompletion)
+    @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answer a chat; with `stream`, as server-sent events of chunks, then `[DONE]`."""
         asked = await gateway.understand_chat(body)
@@ -100,7 +132,7 @@ def _questions(gateway: Gateway) -> APIRouter:
 
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
-        """Ask one task about one or many patients."""
+        """Ask one task about one or many patients, in JSON, or about one with files in a form."""
         asked = await gateway.understand_inputs(task, body)
         request.scope[TASK] = task
         answers = await gateway.predict(asked)
@@ -111,7 +143,7 @@ def _questions(gateway: Gateway) -> APIRouter:
 
 
 def _facts(gateway: Gateway, samples: Samples) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["facts"])
+    router = APIRouter(prefix="/v1", tags=["facts"], responses=FACT_ERRORS)
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -155,7 +187,7 @@ def _facts(gateway: Gateway, samples: Samples) -> APIRouter:
 
 
 def _operations(gateway: Gateway, exporter_urls: Callable[[], list[str] | None]) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=["operations"], responses=FACT_ERRORS)
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -176,7 +208,7 @@ def _operations(gateway: Gateway, exporter_urls: Callable[[], list[str] | None])
             ) from None
         return {"status": "ready", "bundle_version": described.facts.version}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Give the metrics of all nodes in Prometheus' text format."""
         urls = await asyncio.to_thread(exporter_urls)
@@ -193,6 +225,12 @@ def _page() -> APIRouter:
         """Give the playground."""
         headers = {"Content-Security-Policy": PAGE_POLICY}
         return FileResponse(STATIC / "index.html", headers=headers)
+
+    @router.get("/docs")
+    async def docs() -> FileResponse:
+        """Give the page of the API's description."""
+        headers = {"Content-Security-Policy": DOCS_POLICY}
+        return FileResponse(STATIC / "docs.html", headers=headers)
 
     return router
 

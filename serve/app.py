@@ -1,6 +1,6 @@
 """The Ray Serve application: three deployments, each of which scales on its own.
 
-    serve run serve.app:build_app bundle=URL
+    serve run serve.app:build_app bundle=URL api_keys_file=PATH
 
 ``Api`` speaks HTTP; ``Inputs`` decodes images, ECGs and series and runs the encoders; ``Engine`` is
 the language model. What they say to each other are the protocols of ``engine.py`` and
@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 import ray
 import torch
 from fastapi import FastAPI
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from limits import parse as parse_limit
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
@@ -21,6 +22,7 @@ from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import Frozen, Task
 from serve.api import create_app
+from serve.audit import AuditLog
 from serve.auth import ApiKeys
 from serve.encoding import FeatureEncoder
 from serve.engine import Description, EngineRequest, Piece, Scored
@@ -28,9 +30,12 @@ from serve.gateway import Gateway
 from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer, Prepared
-from serve.remote_engine import RemoteEngine, RemotePreparer
+from serve.quota import MovingWindow
+from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 
 
 class Scaling(Frozen):
@@ -64,7 +69,17 @@ class ServeArgs(Frozen):
     samples: str | None = None
     """fsspec URL of a data root whose test rows the playground offers."""
     api_keys_file: str | None = None
-    """Names and SHA-256 of API keys, see ``auth.py``; nobody is asked for one where null."""
+    """Names and SHA-256 of API keys, see ``auth.py``."""
+    no_auth: bool = False
+    """Ask nobody for a key; then the service answers to loopback names alone."""
+    rate_limit: str | None = None
+    """Questions that one key may ask, such as ``60/minute``; no limit where null."""
+    rate_limit_store: str = "memory://"
+    """Where questions are counted: one process of this service, or a store such as redis://…."""
+    audit_log: str | None = None
+    """Local folder for a line on every question, see ``audit.py``; none where null."""
+    hosts: tuple[str, ...] = ()
+    """Names that the service may be addressed by; any where empty, or loopback's by ``no_auth``."""
     engine_cpus: PositiveFloat = 1.0
     engine_gpus: NonNegativeFloat = 0.0
     engine_threads: PositiveInt = 1
@@ -81,6 +96,19 @@ class ServeArgs(Frozen):
     max_batch: PositiveInt = 16
     """Rows in one forward pass."""
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.api_keys_file is None and not self.no_auth:
+            raise ValueError("give `api_keys_file`, or say `no_auth: true`")
+        return self
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _parses(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_limit(value)
+        return value
 
 
 class EngineReplica:
@@ -132,13 +160,24 @@ class InputsReplica:
         return await self.preparer.prepare(raws, task)
 
 
+class QuotaReplica(MovingWindow):
+    """The one counter of all replicas' questions."""
+
+
 @ray_serve.ingress()
 class ApiReplica:
     """One copy of the HTTP app."""
 
     async def __init__(  # type: ignore[misc]
-        self, inputs: DeploymentHandle[Any], engine: DeploymentHandle[Any], args: ServeArgs
+        self,
+        inputs: DeploymentHandle[Any],
+        engine: DeploymentHandle[Any],
+        quota: DeploymentHandle[Any] | None,
+        args: ServeArgs,
     ) -> None:
+        self.hosts = args.hosts or (LOOPBACK_NAMES if args.no_auth else ())
+        self.quota = RemoteQuota(quota) if quota else None
+        self.audit = AuditLog(args.audit_log) if args.audit_log else None
         preparer = RemotePreparer(inputs)
         self.gateway = Gateway(RemoteEngine(engine), args.limits, preparer)
         self.keys = ApiKeys.from_file(args.api_keys_file) if args.api_keys_file else None
@@ -150,7 +189,13 @@ class ApiReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the app; Serve calls this once the constructor is done."""
         return create_app(
-            self.gateway, keys=self.keys, samples=self.samples, exporter_urls=exporter_urls
+            self.gateway,
+            keys=self.keys,
+            quota=self.quota,
+            audit=self.audit,
+            hosts=self.hosts,
+            samples=self.samples,
+            exporter_urls=exporter_urls,
         )
 
 
@@ -177,7 +222,15 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
     api = _deployment(ApiReplica, "Api", args.api_scaling, args.api_cpus).options(
         max_ongoing_requests=4 * args.max_queued_requests
     )
-    bound: ray_serve.Application = api.bind(inputs.bind(args), engine.bind(args), args)
+    quota = None
+    if args.rate_limit:
+        deployment: Any = ray_serve.deployment
+        quota = (
+            deployment(QuotaReplica)
+            .options(name="Quota", num_replicas=1, ray_actor_options={"num_cpus": 0.01})
+            .bind(args.rate_limit, args.rate_limit_store)
+        )
+    bound: ray_serve.Application = api.bind(inputs.bind(args), engine.bind(args), quota, args)
     return bound
 
 

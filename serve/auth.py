@@ -1,23 +1,31 @@
-"""Optional API keys: a file of names and SHA-256 hashes, never the keys themselves.
+"""API keys: a file of names, SHA-256 hashes and scopes, never the keys themselves.
 
-Each line is ``NAME SHA256``; ``hash_key`` gives the second word. Without a file nobody is asked
-for a key, and ``run_server`` then binds to loopback alone.
+Each line is ``NAME SHA256 [SCOPE,SCOPE]``; ``python -m serve.auth NAME [SCOPE,SCOPE]`` makes a key
+and its line. Keys have 256 random bits, so a plain hash tells nothing about them.
 """
 
 import hashlib
 import hmac
+import secrets
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedkim_ray.errors import EnvironmentProblemError
-from serve.errors import UnauthorizedError
+from serve.errors import ForbiddenError, ServingError, UnauthorizedError
 from serve.http_errors import error_response
 
-GUARDED = ("/v1/", "/metrics")
-"""Paths that need a key; the page, the documentation and the health checks do not."""
+SCOPES = ("predict", "metrics", "admin")
+"""``predict`` asks and lists what is served, ``metrics`` reads metrics, ``admin`` may do both."""
+GUARDED = {"/v1/": "predict", "/metrics": "metrics"}
+"""Scope by the beginning of the path; page, documentation and health checks need none."""
+KEY_NAME = "fedkim.key"
+"""Where the name of the request's key stands in the ASGI scope."""
+HASH_DIGITS = 64
 
 
 def hash_key(key: str) -> str:
@@ -25,39 +33,58 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class ApiKeys:
-    """The keys that may ask."""
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What is known of one key."""
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
-        self.hashes = dict(hashes)
+    digest: str
+    scopes: frozenset[str] = frozenset({"predict"})
+
+    def opens(self, scope: str) -> bool:
+        """Return whether this key may do what ``scope`` allows."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class ApiKeys:
+    """The keys that may ask, by name."""
+
+    def __init__(self, keys: Mapping[str, KeyFacts]) -> None:
+        self.keys = dict(keys)
 
     @classmethod
     def from_file(cls, path: str) -> "ApiKeys":
         """Read a key file.
 
         Raises:
-            EnvironmentProblemError: it is absent, empty, or a line is not ``NAME SHA256``.
+            EnvironmentProblemError: it is absent, empty, or a line is none of a key's.
         """
         try:
             lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
         except OSError as error:
             raise _bad_file(path, type(error).__name__) from None
-        wrong = [i for i, words in enumerate(lines, 1) if len(words) != 2 or len(words[1]) != 64]
+        wrong = [i for i, words in enumerate(lines, 1) if not _is_key(words)]
         if wrong or not lines:
             raise _bad_file(path, f"line {wrong[0]}" if wrong else "no line")
-        return cls({name: digest.lower() for name, digest in lines})
+        return cls({words[0]: _facts(words) for words in lines})
 
-    def require(self, authorization: str | None) -> str:
+    def require(self, authorization: str | None, scope: str) -> str:
         """Return the name of the key in an ``Authorization: Bearer`` header.
 
         Raises:
             UnauthorizedError: there is none, or it is not among the keys.
+            ForbiddenError: the key has not this scope.
         """
         scheme, _, key = (authorization or "").partition(" ")
         digest = hash_key(key.strip())
-        for name, known in self.hashes.items():
-            if scheme.lower() == "bearer" and hmac.compare_digest(known, digest):
-                return name
+        for name, facts in self.keys.items():
+            if scheme.lower() == "bearer" and hmac.compare_digest(facts.digest, digest):
+                if facts.opens(scope):
+                    return name
+                raise ForbiddenError(
+                    f"The key {name!r} has the scopes {', '.join(sorted(facts.scopes))}.",
+                    f"This needs {scope!r}.",
+                    "Ask the operator of this service for such a key.",
+                )
         raise UnauthorizedError(
             "The request has no valid API key.",
             "It has a header `Authorization: Bearer KEY`.",
@@ -74,18 +101,52 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and scope["path"].startswith(GUARDED):
+        wanted = _wanted_scope(scope)
+        if wanted is not None:
             try:
-                self.keys.require(Headers(scope=scope).get("authorization"))
-            except UnauthorizedError as error:
+                header = Headers(scope=scope).get("authorization")
+                scope[KEY_NAME] = self.keys.require(header, wanted)
+            except ServingError as error:
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
+def _wanted_scope(scope: Scope) -> str | None:
+    if scope["type"] != "http":
+        return None
+    return next((s for start, s in GUARDED.items() if scope["path"].startswith(start)), None)
+
+
+def _is_key(words: list[str]) -> bool:
+    if len(words) not in (2, 3) or len(words[1]) != HASH_DIGITS:
+        return False
+    return len(words) == 2 or set(words[2].split(",")) <= set(SCOPES)
+
+
+def _facts(words: list[str]) -> KeyFacts:
+    if len(words) == 2:
+        return KeyFacts(words[1].lower())
+    return KeyFacts(words[1].lower(), frozenset(words[2].split(",")))
+
+
 def _bad_file(path: str, came: str) -> EnvironmentProblemError:
     return EnvironmentProblemError(
         f"The key file {path!r} cannot be used ({came}).",
-        "Each of its lines is NAME and the SHA-256 of a key.",
-        "Write a line with `python -c 'from serve.auth import hash_key; print(hash_key(KEY))'`.",
+        f"Each of its lines is NAME, the SHA-256 of a key, and scopes of {', '.join(SCOPES)}.",
+        "Make a key and its line with `python -m serve.auth NAME SCOPE,SCOPE`.",
     )
+
+
+def main(arguments: list[str]) -> str:
+    """Return a new key, and the line that lets it in."""
+    name, scopes = (arguments + ["", "predict"][len(arguments) :])[:2]
+    key = f"fk-{secrets.token_urlsafe(32)}"
+    line = f"{name} {hash_key(key)} {scopes}"
+    if not name or not _is_key(line.split()):
+        return f"usage: python -m serve.auth NAME [{','.join(SCOPES)}]"
+    return f"Key, shown this once:   {key}\nLine for the key file:  {line}"
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1:]))

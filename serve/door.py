@@ -20,7 +20,10 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+NOT_STORED = {"Cache-Control": "no-store"}
+"""Of answers about patients."""
 COUNTED = ("/v1/chat/", "/v1/tasks/")
 
 
@@ -42,7 +45,8 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                kept = NOT_STORED if scope["path"].startswith("/v1/") else {}
+                MutableHeaders(scope=message).update(SECURITY_HEADERS | kept)
             await send(message)
 
         try:

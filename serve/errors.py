@@ -24,7 +24,7 @@ class ServingError(RequestError):
     """OpenAI's ``error.type``."""
     code: ClassVar[str] = "invalid_value"
     """OpenAI's ``error.code``; also the cause in metrics."""
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, came: str, expected: str, remedy: str, field: str = "") -> None:
         super().__init__(came, expected, remedy)
@@ -56,6 +56,29 @@ class UnauthorizedError(ServingError):
     status = 401
     kind = "authentication_error"
     code = "invalid_api_key"
+
+
+class ForbiddenError(ServingError):
+    """The request's key may not do this."""
+
+    status = 403
+    kind = "permission_error"
+    code = "insufficient_scope"
+
+
+class RateLimitedError(ServingError):
+    """The key has asked as often as it may for now."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, came: str, expected: str, remedy: str, field: str = "", retry_after_s: int = 1
+    ) -> None:
+        super().__init__(came, expected, remedy, field)
+        self.args = (came, expected, remedy, field, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class OverloadedError(ServingError):

@@ -1,5 +1,6 @@
 """The promises of engine and preparer kept across Ray Serve handles: same calls, same errors."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from serve.inputs import RawInput
 from serve.preparing import Prepared
 
 T = TypeVar("T")
+QUOTA_TIMEOUT_S = 2.0
 ATTEMPTS = 2
 """A question whose replica died is asked once more: scoring changes nothing, so it may be."""
 
@@ -53,6 +55,18 @@ class RemotePreparer:
     async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
         """Return every patient's inputs, in order; see ``Preparer``."""
         return await _again(lambda: self.handle.prepare.remote(list(raws), task))
+
+
+class RemoteQuota:
+    """Counts a key's questions in the one process that counts for all replicas; see ``Quota``."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self.handle = handle
+
+    async def take(self, key: str) -> float:
+        """Count one question of a key; see ``Quota``."""
+        async with asyncio.timeout(QUOTA_TIMEOUT_S):
+            return float(await self.handle.take.remote(key))
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import httpx
 import ray
+from pydantic import ValidationError
 from ray import serve as ray_serve
 
 from fedkim_ray.bundle.read import read_facts
@@ -63,6 +64,7 @@ def run_server(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    no_auth: bool = False,
     timeout_s: float = 180.0,
     **options: Any,
 ) -> RunningServer:
@@ -71,6 +73,8 @@ def run_server(
     Args:
         bundle_url: The bundle, any fsspec URL.
         host: Address to bind; without API keys only a loopback address is allowed.
+        no_auth: Let everybody on this machine ask without a key; needed where no file of API
+            keys is given.
         port: Port to bind; 0 takes a free one.
         timeout_s: Seconds until the first answer.
         options: Further fields of ``ServeArgs``, such as ``samples`` or ``max_replicas``.
@@ -80,16 +84,8 @@ def run_server(
         EnvironmentProblemError: the port is taken, the key file is unusable, a stranger could
             ask without a key, or the service does not start.
     """
-    args = ServeArgs(bundle=bundle_url, **options)
+    args = _args(bundle_url, host, no_auth, options)
     read_facts(Folder.at(bundle_url))  # a bad bundle is told in a second, not by a replica
-    if args.api_keys_file:
-        ApiKeys.from_file(args.api_keys_file)
-    elif not _is_loopback(host):
-        raise EnvironmentProblemError(
-            f"The service would listen on {host!r} without API keys.",
-            "Without keys it listens on a loopback address such as 127.0.0.1 only.",
-            "Give a key file, or keep to the loopback address.",
-        )
     port = _free_port(host, port)
     server = RunningServer(f"http://{host}:{port}", owns_ray=not ray.is_initialized())
     try:
@@ -99,6 +95,29 @@ def run_server(
         server.shutdown()
         raise
     return server
+
+
+def _args(bundle_url: str, host: str, no_auth: bool, options: dict[str, Any]) -> ServeArgs:
+    """Return what the service is made of, once it is sure who may ask."""
+    try:
+        args = ServeArgs(bundle=bundle_url, no_auth=True, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EnvironmentProblemError(
+            f"{'.'.join(map(str, first['loc']))} cannot be used: {first['msg']}.",
+            "The fields of the service and their limits are described in serve/app.py.",
+            "Correct it.",
+        ) from None
+    if args.api_keys_file:
+        ApiKeys.from_file(args.api_keys_file)
+        return args.model_copy(update={"no_auth": False})
+    if not no_auth or not _is_loopback(host):
+        raise EnvironmentProblemError(
+            f"The service would listen on {host!r} without API keys.",
+            "Without keys it listens on a loopback address, and only where --no-auth says so.",
+            "Give a key file (`python -m serve.auth` makes its lines), or --no-auth on 127.0.0.1.",
+        )
+    return args
 
 
 def _start(args: ServeArgs, host: str, port: int) -> None:
@@ -111,7 +130,7 @@ def _start(args: ServeArgs, host: str, port: int) -> None:
     except RuntimeError as error:
         raise EnvironmentProblemError(
             f"Ray Serve could not start the service: {str(error).splitlines()[0]}",
-            "Its two deployments start within a minute or two.",
+            "Its deployments start within a minute or two.",
             "See the replicas' logs in /tmp/ray/session_latest/logs/serve.",
         ) from None
 

@@ -46,7 +46,7 @@ def demo(
     with _phase("evaluation", phases):
         page = evaluate_run(run, console)
     with _phase("start serving", phases):
-        server = run_server(run.bundle.url, samples=data, port=0)
+        server = run_server(run.bundle.url, samples=data, port=0, no_auth=True)
     with server:
         with _phase("questions", phases):
             console.print(_ask_each_task(server.url, data, loaded.data.tasks))

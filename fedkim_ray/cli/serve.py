@@ -16,8 +16,20 @@ def serve(
         str | None, typer.Option(help="Data root whose test rows the page offers as samples.")
     ] = None,
     api_keys_file: Annotated[
-        str | None, typer.Option(help="Hashed API keys; needed for any address but loopback.")
+        str | None, typer.Option(help="Names and hashes of API keys; see `python -m serve.auth`.")
     ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask nobody for a key; on loopback alone.")
+    ] = False,
+    rate_limit: Annotated[
+        str | None, typer.Option(help="Questions that one key may ask, such as 60/minute.")
+    ] = None,
+    audit_log: Annotated[
+        str | None, typer.Option(help="Folder for a line on every question: who, when, which task.")
+    ] = None,
+    max_replicas: Annotated[
+        int, typer.Option(help="Replicas of the model that load may start.", min=1)
+    ] = 1,
     threads: Annotated[int, typer.Option(help="torch threads of the engine.", min=1)] = 1,
 ) -> None:
     """Serve a bundle until Ctrl-C: OpenAI-style chat, task predictions, a playground at /."""
@@ -30,6 +42,10 @@ def serve(
         port=port,
         samples=samples,
         api_keys_file=api_keys_file,
+        no_auth=no_auth,
+        rate_limit=rate_limit,
+        audit_log=audit_log,
+        engine_scaling={"max_replicas": max_replicas, "target_ongoing_requests": 8},
         engine_threads=threads,
     ) as server:
         console.print(f"Serving at {server.url} (playground at /, API at /docs). Ctrl-C ends it.")

@@ -1,6 +1,7 @@
 """The HTTP app over a real engine: answers, errors in OpenAI's form, and what operators ask."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.answers import NOTICE
 from serve.api import create_app
-from serve.auth import ApiKeys, hash_key
+from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.gateway import Gateway
 from serve.limits import Limits
 from serve.transformers_engine import TransformersEngine
@@ -229,7 +230,29 @@ def test_health_readiness_and_the_page(client: TestClient) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert client.get("/openapi.json").status_code == 200
+    assert page.headers["cross-origin-resource-policy"] == "same-origin"
+    assert client.get("/v1/tasks").headers["cache-control"] == "no-store"
+
+
+def test_the_description_of_the_api_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert all(part.startswith(("/", "data:")) for part in parts)
+    for part in (part for part in parts if part.startswith("/")):
+        assert client.get(part).status_code == 200, part
+
+
+def test_no_other_site_may_read_answers(client: TestClient) -> None:
+    asked = client.options(
+        "/v1/tasks",
+        headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"},
+    )
+    assert "access-control-allow-origin" not in asked.headers
+    plain = client.post(
+        "/v1/chat/completions", content=b"{}", headers={"content-type": "text/plain"}
+    )
+    assert plain.status_code == 400
 
 
 def test_unknown_paths_get_an_error_in_the_same_form(client: TestClient) -> None:
@@ -263,7 +286,7 @@ def test_metrics_count_requests_by_task_and_status(
 @pytest.fixture
 def guarded(engine: TransformersEngine) -> Iterator[TestClient]:
     """The app with one key and small bounds."""
-    keys = ApiKeys({"ward": hash_key("secret")})
+    keys = ApiKeys({"ward": KeyFacts(hash_key("secret"))})
     app = create_app(Gateway(engine, Limits(body_bytes=1000)), keys=keys)
     with TestClient(app) as client:
         yield client
@@ -276,8 +299,11 @@ def test_a_key_opens_the_door(guarded: TestClient) -> None:
     assert guarded.get("/v1/models", headers=wrong).status_code == 401
     assert guarded.get("/metrics").status_code == 401
     assert guarded.get("/healthz").status_code == 200
+    assert guarded.get("/docs").status_code == 200
     right = {"Authorization": "Bearer secret"}
     assert guarded.get("/v1/models", headers=right).status_code == 200
+    metrics = guarded.get("/metrics", headers=right)
+    assert (metrics.status_code, metrics.json()["error"]["code"]) == (403, "insufficient_scope")
 
 
 def test_a_large_body_is_refused_announced_or_not(guarded: TestClient) -> None:

@@ -1,30 +1,51 @@
-"""Key files."""
+"""Key files, and what a key opens."""
 
 from pathlib import Path
 
 import pytest
 
 from fedkim_ray.errors import EnvironmentProblemError
-from serve.auth import ApiKeys, hash_key
-from serve.errors import UnauthorizedError
+from serve.auth import ApiKeys, KeyFacts, hash_key, main
+from serve.errors import ForbiddenError, UnauthorizedError
 
 
 def test_a_key_is_known_by_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"ward {hash_key('secret')}\n\nlab {hash_key('other')}\n")
+    file.write_text(f"ward {hash_key('secret')}\n\nprobe {hash_key('other')} metrics\n")
     keys = ApiKeys.from_file(str(file))
-    assert keys.require("Bearer secret") == "ward"
-    assert keys.require("bearer other") == "lab"
+    assert keys.require("Bearer secret", "predict") == "ward"
+    assert keys.require("bearer other", "metrics") == "probe"
     assert "secret" not in file.read_text()
+
+
+def test_a_key_opens_its_scopes_alone_but_for_an_admins() -> None:
+    keys = ApiKeys(
+        {
+            "probe": KeyFacts(hash_key("one"), frozenset({"metrics"})),
+            "boss": KeyFacts(hash_key("two"), frozenset({"admin"})),
+        }
+    )
+    with pytest.raises(ForbiddenError, match=r"'probe' has the scopes metrics.*needs 'predict'"):
+        keys.require("Bearer one", "predict")
+    assert {keys.require("Bearer two", s) for s in ("predict", "metrics", "admin")} == {"boss"}
+
+
+def test_a_made_key_opens_with_its_line(tmp_path: Path) -> None:
+    key, line = (text.partition(":")[2].strip() for text in main(["ward", "predict"]).splitlines())
+    file = tmp_path / "keys"
+    file.write_text(line)
+    assert ApiKeys.from_file(str(file)).require(f"Bearer {key}", "predict") == "ward"
+    assert main(["ward", "everything"]).startswith("usage")
+    assert main([]).startswith("usage")
 
 
 @pytest.mark.parametrize("header", [None, "", "secret", "Basic secret", "Bearer", "Bearer no"])
 def test_anything_else_is_refused(header: str | None) -> None:
     with pytest.raises(UnauthorizedError, match="Authorization: Bearer KEY"):
-        ApiKeys({"ward": hash_key("secret")}).require(header)
+        ApiKeys({"ward": KeyFacts(hash_key("secret"))}).require(header, "predict")
 
 
-@pytest.mark.parametrize("text", ["", "ward\n", "ward secret\n"])
+@pytest.mark.parametrize("text", ["", "ward\n", "ward secret\n", f"ward {'0' * 64} everything\n"])
 def test_a_key_file_that_would_let_nobody_in_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "keys"
     file.write_text(text)

@@ -13,12 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.storage import Folder
+from serve.app import ServeArgs
 from serve.server import RunningServer, run_server
 
 
 def test_a_bundle_that_is_not_there_is_told_before_ray_starts(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no published bundle"):
-        run_server(str(tmp_path / "none"))
+        run_server(str(tmp_path / "none"), no_auth=True)
 
 
 def test_a_changed_byte_in_the_bundle_is_told_too(bundle_url: str, tmp_path: Path) -> None:
@@ -30,12 +31,22 @@ def test_a_changed_byte_in_the_bundle_is_told_too(bundle_url: str, tmp_path: Pat
     weights[-1] ^= 1
     copy.write_bytes("components.safetensors", bytes(weights))
     with pytest.raises(StorageError, match="SHA-256"):
-        run_server(copy.url)
+        run_server(copy.url, no_auth=True)
 
 
 def test_a_stranger_needs_a_key(bundle_url: str) -> None:
     with pytest.raises(EnvironmentProblemError, match=r"'0.0.0.0' without API keys"):
-        run_server(bundle_url, host="0.0.0.0")
+        run_server(bundle_url, host="0.0.0.0", no_auth=True)
+    with pytest.raises(EnvironmentProblemError, match="only where --no-auth says so"):
+        run_server(bundle_url)
+    with pytest.raises(ValueError, match="api_keys_file"):
+        ServeArgs(bundle=bundle_url)
+
+
+def test_a_wrong_option_is_told_before_ray_starts(bundle_url: str) -> None:
+    for options in ({"rate_limit": "often"}, {"engine_scaling": {"min_replicas": 2}}):
+        with pytest.raises(EnvironmentProblemError, match="cannot be used"):
+            run_server(bundle_url, no_auth=True, **options)
 
 
 def test_a_taken_port_is_named(bundle_url: str) -> None:
@@ -44,13 +55,13 @@ def test_a_taken_port_is_named(bundle_url: str) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(EnvironmentProblemError, match=f"127.0.0.1:{port} cannot be bound"):
-            run_server(bundle_url, port=port)
+            run_server(bundle_url, port=port, no_auth=True)
 
 
 @pytest.fixture(scope="module")
 def server(ray_cluster: None, bundle_url: str, tiny_root: str) -> Iterator[RunningServer]:
     """The service on a real Ray."""
-    server = run_server(bundle_url, port=0, samples=tiny_root, engine_cpus=0.5)
+    server = run_server(bundle_url, port=0, no_auth=True, samples=tiny_root, engine_cpus=0.5)
     with server:
         yield server
     assert ray.is_initialized(), "a Ray that was there before is left alone"

@@ -1,0 +1,93 @@
+"""What stands before every question: quota, audit log, host names."""
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serve.api import create_app
+from serve.audit import HASH_KEY, AuditLog
+from serve.auth import ApiKeys, KeyFacts, hash_key
+from serve.gateway import Gateway
+from serve.quota import MovingWindow
+from serve.transformers_engine import TransformersEngine
+
+PREDICT = "/v1/tasks/atelectasis/predict"
+TWO_KEYS = ApiKeys({name: KeyFacts(hash_key(name)) for name in ("ward", "lab")})
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}"}
+
+
+def test_a_key_asks_as_often_as_it_may_and_others_are_not_hindered(
+    engine: TransformersEngine,
+) -> None:
+    # One counter for two copies of the app, as for the replicas of a service.
+    quota = MovingWindow("2/minute")
+    apps = [create_app(Gateway(engine), keys=TWO_KEYS, quota=quota) for _ in range(2)]
+    with TestClient(apps[0]) as one, TestClient(apps[1]) as two:
+        asked = [web.post(PREDICT, json={}, headers=as_("ward")) for web in (one, two, one)]
+        assert [a.status_code for a in asked] == [400, 400, 429]
+        assert asked[2].json()["error"]["code"] == "rate_limit_exceeded"
+        assert 0 < int(asked[2].headers["retry-after"]) <= 61
+        assert two.post(PREDICT, json={}, headers=as_("lab")).status_code == 400
+        assert one.get("/v1/tasks", headers=as_("ward")).status_code == 200
+
+
+class BrokenQuota:
+    """A counter that is gone."""
+
+    async def take(self, key: str) -> float:
+        """Fail; see ``Quota``."""
+        raise ConnectionError(key)
+
+
+def test_a_counter_that_is_gone_stops_nobody(engine: TransformersEngine) -> None:
+    with TestClient(create_app(Gateway(engine), quota=BrokenQuota())) as web:
+        assert web.post(PREDICT, json={}).status_code == 400
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    (file,) = folder.glob("audit-*.jsonl")
+    assert file.stat().st_mode & 0o077 == 0
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_audit_log_tells_who_asked_what_and_nothing_of_the_patient(
+    engine: TransformersEngine, client: TestClient, tmp_path: Path
+) -> None:
+    audit = AuditLog(str(tmp_path))
+    body = {"inputs": [client.get("/v1/samples/atelectasis-0").json()["input"]]}
+    sent = json.dumps(body).encode()
+    with TestClient(create_app(Gateway(engine), keys=TWO_KEYS, audit=audit)) as web:
+        json_type = {"content-type": "application/json"}
+        answer = web.post(PREDICT, content=sent, headers=as_("ward") | json_type)
+        web.post(PREDICT, json={"inputs": [{"text": "Jane Doe"}]}, headers=as_("lab"))
+        web.get("/v1/tasks", headers=as_("lab"))
+    first, second = lines(tmp_path)
+    assert (first["key"], first["task"], first["status"]) == ("ward", "atelectasis", 200)
+    assert first["bundle_version"] == answer.json()["bundle_version"]
+    key = (tmp_path / HASH_KEY).read_bytes()
+    assert first["input_hmac_sha256"] == hmac.new(key, sent, hashlib.sha256).hexdigest()
+    assert (second["key"], second["task"], second["status"]) == ("lab", None, 400)
+    assert "Jane" not in json.dumps(second)
+
+
+def test_a_second_process_keeps_the_logs_key(tmp_path: Path) -> None:
+    first, second = AuditLog(str(tmp_path)), AuditLog(str(tmp_path))
+    assert first.key == second.key
+    assert first.file != second.file
+    assert [file.name for file in tmp_path.iterdir()] == [HASH_KEY]
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost:8000", 200), ("evil.example", 400)])
+def test_a_page_of_another_name_does_not_reach_a_service_without_keys(
+    engine: TransformersEngine, host: str, status: int
+) -> None:
+    with TestClient(create_app(Gateway(engine), hosts=("localhost", "127.0.0.1"))) as web:
+        assert web.get("/v1/tasks", headers={"host": host}).status_code == status

@@ -1,0 +1,70 @@
+"""Files in a form are answered like the same files in JSON."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+
+def sample(client: TestClient, sample_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/v1/samples/{sample_id}").json()["input"]
+    return found
+
+
+def test_an_image_in_a_form_is_answered_like_one_in_json(client: TestClient) -> None:
+    url = "/v1/tasks/slake_vqa/predict"
+    patient = sample(client, "slake_vqa-0")
+    image = base64.b64decode(patient["image"].partition(",")[2])
+    fields = {"question": "Which organ?", "max_tokens": "3"}
+    form = client.post(url, files={"image": ("chest.png", image)}, data=fields)
+    body = {"inputs": [{"image": patient["image"], "question": "Which organ?"}], "max_tokens": 3}
+    assert form.status_code == 200, form.text
+    assert form.json() == client.post(url, json=body).json()
+
+
+def test_a_recording_and_series_in_a_form(client: TestClient) -> None:
+    ecg = sample(client, "ecg_abnormal-0")["ecg"]
+    sink = io.BytesIO()
+    np.save(sink, np.array(ecg["data"]))
+    fields = {"leads": "I, II", "sampling_rate_hz": str(ecg["sampling_rate_hz"])}
+    url = "/v1/tasks/ecg_abnormal/predict"
+    form = client.post(url, files={"ecg": ("r.npy", sink.getvalue())}, data=fields)
+    plain = client.post(url, json={"inputs": [{"ecg": ecg}]})
+    assert form.status_code == 200, form.text
+    assert form.json() == plain.json()
+    files = {"series": (None, '{"lab": {"lab_0": [1.0, null, 2.0]}}')}
+    series = client.post("/v1/tasks/mortality/predict", files=files)
+    assert series.status_code == 200, series.text
+
+
+@pytest.mark.parametrize(
+    ("files", "field", "problem"),
+    [
+        ({"ecg": ("r.exe", b"x")}, "ecg", "ends in 'exe'"),
+        ({"ecg": (None, b"x")}, "ecg", "plain text"),
+        ({"patient": ("x.png", b"x")}, "patient", "has a field 'patient'"),
+        ({"series": (None, b"{")}, "series", "no JSON"),
+        ({"series": (None, b"[" * 100_000)}, "series", "no JSON"),
+        ({"image": ("x.png", b"x")}, "inputs[0].image", "cannot be decoded"),
+        ({"sampling_rate_hz": (None, b"NaN"), "ecg": ("r.csv", b"I")}, "inputs[0].ecg", "number"),
+    ],
+)
+def test_a_bad_form_names_its_field(
+    client: TestClient, files: dict[str, Any], field: str, problem: str
+) -> None:
+    answer = client.post("/v1/tasks/covid19/predict", files=files)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert problem in error["message"]
+    assert error["param"].startswith(field)
+
+
+def test_a_form_that_is_torn_is_refused(client: TestClient) -> None:
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        answer = client.post(
+            "/v1/tasks/covid19/predict", content=b"--y\r\nx", headers={"content-type": kind}
+        )
+        assert answer.status_code == 400, answer.text
