@@ -12,6 +12,7 @@ from fedkim_ray.cli.options import AsJson
 
 if TYPE_CHECKING:
     from fedkim_ray.data.root import DatasetCard
+    from fedkim_ray.storage import Folder
 
 app = typer.Typer(help="Make, describe and check data roots.", no_args_is_help=True)
 app.command("import")(import_)
@@ -49,32 +50,63 @@ def write_demo(url: str, seed: int = 0) -> "DatasetCard":
 
 
 @app.command()
-def describe(url: RootUrl, as_json: AsJson = False) -> None:
-    """Show clients, tasks and counts of a data root, from its card alone."""
+def describe(
+    url: RootUrl,
+    page: Annotated[
+        str | None, typer.Option(help="File of the page. Default: description.html in the root.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count examples, labels and missing values, and draw examples on an HTML page."""
+    from fedkim_ray.data.description.page import description_page
+    from fedkim_ray.data.description.survey import survey
     from fedkim_ray.data.root import read_card
     from fedkim_ray.storage import Folder
 
-    card = read_card(Folder.at(url))
+    root = Folder.at(url)
+    card = read_card(root)
+    places = survey(root, card)
+    written = _write_page(root, description_page(root, card, places), page)
     if as_json:
-        typer.echo(card.model_dump_json())
+        facts = {**json.loads(card.model_dump_json()), "places": [p.as_json() for p in places]}
+        typer.echo(json.dumps(facts))
         return
-    table = Table("place", "task", "examples", "data", title=f"{card.name} at {url}")
-    places = [f"clients/{c}" for c in card.clients] + ["public", "test"]
+    console = Console()
+    columns = ("place", "task", "examples", "subjects", "yes", "data")
+    table = Table(*columns, title=f"{card.name} at {url}")
     for place in places:
-        inside = [f.removeprefix(f"{place}/") for f in card.files if f.startswith(f"{place}/")]
-        for task in sorted({name.split("/")[0] for name in inside}):
-            count = card.num_examples(f"{place}/{task}/")
-            table.add_row(place, task, str(count), card.kind_of(task))
-    Console().print(table)
+        yes = "-" if place.num_yes is None else f"{place.num_yes / max(place.num_examples, 1):.0%}"
+        counts = (str(place.num_examples), str(place.num_subjects), yes)
+        table.add_row(place.name, place.task, *counts, card.kind_of(place.task))
+    console.print(table)
+    for source in card.sources:
+        console.print(f"{source.name}: {source.kind}, {source.licence}", highlight=False)
+    console.print(f"Page: {written}", highlight=False)
+
+
+def _write_page(root: "Folder", html: str, page: str | None) -> str:
+    from pathlib import Path
+
+    if page is None:
+        root.write_bytes("description.html", html.encode())
+        return root.full("description.html")
+    Path(page).write_text(html)
+    return page
 
 
 @app.command()
-def check(url: RootUrl, as_json: AsJson = False) -> None:
+def check(
+    url: RootUrl,
+    images: Annotated[
+        bool, typer.Option("--images", help="Decode every image, which takes longer.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Verify hashes, schema and that no subject is in two places; exit code 0 or 1."""
-    from fedkim_ray.data.root import check_root
+    from fedkim_ray.data.checking import check_root
     from fedkim_ray.storage import Folder
 
-    problems = check_root(Folder.at(url))
+    problems = check_root(Folder.at(url), images)
     if as_json:
         typer.echo(json.dumps({"problems": problems}))
     else:

@@ -169,22 +169,3 @@ def subjects_of(root: Folder, name: str, spec: DataSpec) -> set[str]:
     """Return the subjects of a file, reading that column alone."""
     column = read_samples(root, name, spec, ("subject_id",))["subject_id"]
     return set(pc.unique(column).to_pylist())
-
-
-def check_root(root: Folder) -> list[str]:
-    """Return what is wrong with a data root, one sentence a problem; empty if it is whole."""
-    card = read_card(root)
-    problems = []
-    for name, fact in card.files.items():
-        if not root.exists(name):
-            problems.append(f"{name}: the file is missing.")
-        elif root.sha256(name) != fact.sha256:
-            problems.append(f"{name}: the file was altered after it was written.")
-    for name in sorted(set(sample_files(root)) - card.files.keys()):
-        problems.append(f"{name}: the file is not on the card.")
-    if not problems:
-        try:
-            require_no_shared_subjects(root, card)
-        except DataError as error:
-            problems.append(str(error))
-    return problems

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.demo.icu import SPECS, Patients
 from fedkim_ray.data.demo.root import DemoSizes, write_demo_root
 from fedkim_ray.data.demo.sites import CRITICAL, SITES, split_support2
 from fedkim_ray.data.loading import SampleSet, collate, load_samples
-from fedkim_ray.data.root import CARD, DatasetCard, check_root
+from fedkim_ray.data.root import CARD, DatasetCard
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.root import (
     DatasetCard,
     Source,
-    check_root,
     read_card,
     require_no_shared_subjects,
     write_card,
@@ -20,7 +20,8 @@ SPEC = DataSpec()
 
 
 def write(root: Folder, place: str, *subjects: str) -> None:
-    words = {"task": "t", "question": "?", "answer": "No", "label": 0}
+    task = place.removeprefix("clients/").split("/")[1]
+    words = {"task": task, "question": "?", "answer": "No", "label": 0}
     rows = [{"sample_id": s, "subject_id": s, **words} for s in subjects]
     write_samples(root, f"{place}/part-0.parquet", sample_table(rows, SPEC))
 

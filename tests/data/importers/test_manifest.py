@@ -10,11 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import ImportResult, run_import
 from fedkim_ray.data.loading import Example, load_samples
 from fedkim_ray.data.manifest.explain import example_mapping, read_mapping
-from fedkim_ray.data.root import check_root
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import run_import
 from fedkim_ray.data.loading import load_samples
-from fedkim_ray.data.root import check_root
 from fedkim_ray.storage import Folder
 
 pytestmark = pytest.mark.slow

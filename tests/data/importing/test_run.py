@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing import pool
 from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import run_import
 from fedkim_ray.data.loading import load_samples
-from fedkim_ray.data.root import CARD, check_root, place_of_file, read_card, subjects_of
+from fedkim_ray.data.root import CARD, place_of_file, read_card, subjects_of
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
