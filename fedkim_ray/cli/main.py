@@ -9,7 +9,19 @@ import sys
 import typer
 from rich.console import Console
 
-from fedkim_ray.cli import bundle, compare, data, demo, doctor, evaluate, models, run, serve, submit
+from fedkim_ray.cli import (
+    bundle,
+    compare,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    finetune,
+    models,
+    run,
+    serve,
+    submit,
+)
 
 app = typer.Typer(
     name="fedkim",
@@ -26,6 +38,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(submit.app, name="job")
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(evaluate.report)
+app.command("finetune")(finetune.finetune)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(compare.app, name="compare")

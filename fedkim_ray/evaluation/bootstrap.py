@@ -41,6 +41,12 @@ class Estimate(Frozen):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def signed(self) -> str:
+        """Return a difference with its sign and interval; the reason where it has none."""
+        if self.value is None or self.low is None or self.high is None:
+            return self.note or "-"
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def draw_weights(subject_ids: Sequence[str], num_draws: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Yield weights (some draws, N): how often each answer's subject was drawn.

@@ -86,7 +86,7 @@ def print_differences(
         table.add_column(column)
     ahead = {"a": name_a, "b": name_b, "undecided": "undecided"}
     for d in differences:
-        values = [_number(d.value_a), _number(d.value_b), _signed(d.difference), ahead[d.verdict]]
+        values = [_number(d.value_a), _number(d.value_b), d.difference.signed(), ahead[d.verdict]]
         table.add_row(d.task, d.role, d.metric, str(d.num_questions), *values)
     console.print(table)
 
@@ -165,9 +165,3 @@ def _token_f1_pair(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _signed(e: Estimate) -> str:
-    if e.value is None or e.low is None or e.high is None:
-        return e.note or "-"
-    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"

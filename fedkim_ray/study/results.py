@@ -126,10 +126,8 @@ def write_study(report: StudyReport, folder: Folder) -> None:
 
 
 def signed(e: Estimate | None) -> str:
-    """Return a difference with its sign and interval."""
-    if e is None or e.value is None or e.low is None or e.high is None:
-        return "-"
-    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+    """Return a difference with its sign and interval; a dash where there is none."""
+    return "-" if e is None else e.signed()
 
 
 def _facts(run: PlannedRun, report: EvaluationReport) -> RunFacts:

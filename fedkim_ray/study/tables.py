@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.study.results import StudyReport, signed
 from fedkim_ray.types import TaskId
 
@@ -84,8 +85,8 @@ def _differences(report: StudyReport, arms: Sequence[str], tasks: Sequence[TaskI
     return "Paired differences; bold where the interval leaves out 0.\n\n" + _table(heads, rows)
 
 
-def _marked(difference: object, verdict: str) -> str:
-    text = signed(difference)  # type: ignore[arg-type]
+def _marked(difference: Estimate | None, verdict: str) -> str:
+    text = signed(difference)
     return text if verdict == "undecided" else f"**{text}**"
 
 
