@@ -20,9 +20,12 @@ class RunMetrics:
         self.quiet_limit_s = 2 * client_timeout_s
         self._clock = clock
         self._last_step_at = 0.0
+        self._closed = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Export what one event says."""
+        """Export what one event says; what comes after the run's end is told no more."""
+        if self._closed:
+            return
         telemetry.set_gauge(names.RUN_ACTIVE, 1)
         telemetry.set_gauge(names.QUIET_LIMIT, self.quiet_limit_s)
         telemetry.set_gauge(names.LAST_EVENT, self._clock())
@@ -38,6 +41,7 @@ class RunMetrics:
 
     def close(self) -> None:
         """Say that the run is over, well or not."""
+        self._closed = True
         telemetry.set_gauge(names.RUN_ACTIVE, 0)
 
     def _step(self, loss: float) -> None:

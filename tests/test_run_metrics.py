@@ -28,4 +28,5 @@ def test_events_become_a_heartbeat_and_steps(monkeypatch: pytest.MonkeyPatch) ->
     assert value("fedkim_injection_loss", task="covid19") == 0.5
     assert value("fedkim_run_active") == 1.0
     metrics.close()
+    metrics({"event": "bundle"})
     assert value("fedkim_run_active") == 0.0

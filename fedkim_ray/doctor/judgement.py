@@ -59,52 +59,52 @@ def judge_machine(facts: MachineFacts) -> list[Finding]:
 
 def judge_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Judge the nodes against one another and against the driver's clock."""
-    findings = []
     first = nodes[0].machine
-    for node in nodes:
-        differ = [n for n, v in node.machine.versions.items() if first.versions[n] != v]
-        findings.append(
-            _finding(
-                "same versions",
-                node.machine.address,
-                "fail" if differ else "ok",
-                ", ".join(
-                    f"{n} {node.machine.versions[n]} (not {first.versions[n]})" for n in differ
-                )
-                or "as on the first node",
-                "Use one image, or one constraints.txt, on all nodes.",
-            )
+    each = [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
+    return [*each, *_run_folder(nodes)]
+
+
+def _same_versions(machine: MachineFacts, first: MachineFacts) -> Finding:
+    differ = [
+        f"{name} {came} (not {first.versions[name]})"
+        for name, came in machine.versions.items()
+        if _release(came) != _release(first.versions[name])
+    ]
+    return _finding(
+        "same versions",
+        machine.address,
+        "fail" if differ else "ok",
+        ", ".join(differ) or "as on the first node",
+        "Use one image, or one constraints.txt, on all nodes.",
+    )
+
+
+def _clock(node: NodeFacts) -> Finding:
+    skew_s = abs(node.clock_ahead_s) - node.clock_error_s
+    return _finding(
+        "clock",
+        node.machine.address,
+        "warn" if skew_s > MAX_SKEW_S else "ok",
+        f"{node.clock_ahead_s:+.3f} s, known to {node.clock_error_s:.3f} s",
+        "Run chrony or systemd-timesyncd on the node.",
+    )
+
+
+def _run_folder(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    closed = [node for node in nodes if node.run_problem]
+    findings = [
+        _finding(
+            "run folder",
+            node.machine.address,
+            "warn",
+            f"cannot be written from there ({node.run_problem})",
+            "Let the nodes of injection workers write it; those of clients need not.",
         )
-        skew = abs(node.clock_ahead_s) - node.clock_error_s
-        findings.append(
-            _finding(
-                "clock",
-                node.machine.address,
-                "warn" if skew > MAX_SKEW_S else "ok",
-                f"{node.clock_ahead_s:+.3f} s, known to {node.clock_error_s:.3f} s",
-                "Run chrony or systemd-timesyncd on the node.",
-            )
-        )
-        if node.run_problem:
-            findings.append(
-                _finding(
-                    "run folder",
-                    node.machine.address,
-                    "warn",
-                    f"cannot be written from there ({node.run_problem})",
-                    "Let the nodes of injection workers write it; those of clients need not.",
-                )
-            )
-    if nodes and all(node.run_problem for node in nodes):
-        findings.append(
-            _finding(
-                "run folder",
-                "all nodes",
-                "fail",
-                "no node can write it",
-                "Correct --out, its credentials, or its permissions.",
-            )
-        )
+        for node in closed
+    ]
+    if len(closed) == len(nodes):
+        remedy = "Correct --out, its credentials, or its permissions."
+        findings.append(_finding("run folder", "all nodes", "fail", "no node can write it", remedy))
     return findings
 
 
@@ -203,6 +203,11 @@ def _deadline(facts: ClientFacts, who: str, timeout_s: float, model_bytes: int) 
         f"({size(rate)}/s): {timeout_s - moved_s:.0f} s of client_timeout_s are left for training",
         f"Raise federation.client_timeout_s to {moved_s / TRANSFER_SHARE:.0f} or more.",
     )
+
+
+def _release(version: str) -> str:
+    """Return a version without its build: sites may have torch for CPUs, injection for CUDA."""
+    return version.partition("+")[0]
 
 
 def _finding(check: str, where: str, level: Level, came: str, remedy: str = "") -> Finding:

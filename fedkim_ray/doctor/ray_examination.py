@@ -1,6 +1,7 @@
 """The whole examination: this machine, then the cluster, then what a recipe asks of it."""
 
 import os
+import socket
 from contextlib import suppress
 
 import ray
@@ -22,6 +23,7 @@ from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.pipeline import RunPlan, plan_run
 from fedkim_ray.ray_session import ray_session
 
+CONNECT_TIMEOUT_S = 5.0
 PORTS = {6379: "Ray's GCS", 8265: "Ray's dashboard", 8000: "serving"}
 
 
@@ -35,6 +37,8 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
     """
     findings = judge_machine(machine_facts())
     on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if on_cluster and not _answers(os.environ["RAY_ADDRESS"]):
+        return [*findings, _unreachable("nothing answers there")]  # Ray would try for minutes
     if not on_cluster:
         findings.append(_ports())
     if recipe is None:
@@ -54,7 +58,7 @@ def _cluster(run_url: str | None, token: bool) -> list[Finding]:
     try:
         ray.init(log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        return [_unreachable(error)]
+        return [_unreachable(str(error).strip().splitlines()[0])]
     try:
         nodes = look_at_nodes(run_url)
     finally:
@@ -92,11 +96,23 @@ def _ports() -> Finding:
     )
 
 
-def _unreachable(error: Exception) -> Finding:
+def _answers(address: str) -> bool:
+    """Return whether something listens at HOST:PORT; other forms of address are Ray's to judge."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _unreachable(problem: str) -> Finding:
     return Finding(
         check="ray",
         where=os.environ["RAY_ADDRESS"],
         level="fail",
-        came=str(error).strip().splitlines()[0],
+        came=problem,
         remedy="Check RAY_ADDRESS, and that RAY_AUTH_TOKEN is the cluster's.",
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from fedkim_ray import ray_auth
 from fedkim_ray.cli.submit import _cluster_url, summary
 from fedkim_ray.errors import SubmissionError
 from fedkim_ray.ray_jobs import JobFacts, as_event, split_log
+from tests.cli.test_bad_input import fedkim
 
 LOG = """2026-01-01 INFO a line of Ray's
 {"event": "run_started", "run_id": "tiny-1", "rounds": 3, "first": 1, "clients": []}
@@ -56,3 +58,35 @@ def test_a_token_turns_authentication_on_unless_the_user_chose(
     monkeypatch.delenv(ray_auth.AUTH_MODE)
     assert ray_auth.send_token_if_there_is_one()
     assert os.environ[ray_auth.AUTH_MODE] == "token"
+
+
+def test_what_would_stop_a_run_is_told_before_anything_is_reached(tmp_path: Path) -> None:
+    told = {
+        ("submit", "tiny"): "--out is None",
+        ("submit", "--out", "/shared/run"): "No recipe was named",
+        ("submit", "tinny", "--out", "/shared/run"): "no recipe 'tinny'",
+    }
+    for arguments, names in told.items():
+        done = fedkim(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert names in " ".join(done.stderr.split())
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_a_run_that_would_fail(tmp_path: Path) -> None:
+    done = fedkim("doctor", "tiny", "--set", "data.root=nowhere", "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    first = json.loads(done.stdout)[0]
+    assert (first["check"], first["level"]) == ("recipe", "fail")
+    assert "no data root" in first["came"]
+
+
+@pytest.mark.slow
+def test_the_doctor_says_at_once_that_a_head_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    done = fedkim("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    first = json.loads(done.stdout)[0]
+    assert (first["check"], first["where"], first["level"]) == ("ray", "127.0.0.1:1", "fail")

@@ -74,9 +74,10 @@ def test_a_package_out_of_range_fails_and_a_full_disk_warns() -> None:
 
 def test_nodes_are_held_against_the_first_and_against_our_clock() -> None:
     other = {"ray": "2.60.0", "torch": "2.12.0", "deepspeed": "0.19.8"}
-    found = judge_nodes([node(), node(ahead_s=-5.0, versions=other)])
-    assert levels(found, "same versions") == ["ok", "fail"]
-    assert levels(found, "clock") == ["ok", "warn"]
+    cuda = other | {"torch": "2.13.0+cu130"}  # another build of the same release
+    found = judge_nodes([node(), node(ahead_s=-5.0, versions=other), node(versions=cuda)])
+    assert levels(found, "same versions") == ["ok", "fail", "ok"]
+    assert levels(found, "clock") == ["ok", "warn", "ok"]
     assert any("torch 2.12.0 (not 2.13.0)" in finding.came for finding in found)
 
 

@@ -25,6 +25,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     user = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     environment = os.environ | user | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     environment.pop("RAY_ADDRESS", None)
+    environment["RAY_raylet_start_wait_time_s"] = "180"  # the machine may be busy
     command = [BIN / "ray", "start", "--head", "--block", "--port=6399", "--dashboard-port=8299"]
     command += ["--num-cpus=4", "--object-store-memory=300000000", "--disable-usage-stats"]
     log = tmp_path_factory.mktemp("head") / "said.txt"
