@@ -41,6 +41,10 @@ def evaluate(
     base: Annotated[
         bool, typer.Option("--base", help="Ask the bundle's frozen base model, in text, instead.")
     ] = False,
+    remove_experts: Annotated[
+        bool,
+        typer.Option("--remove-experts", help="Ask yes/no tasks again without each expert."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on a data root's test data, trained and unseen tasks apart.
@@ -67,7 +71,7 @@ def evaluate(
         tasks_by_id = {task.id: task for task in facts.tasks}
         report = evaluate_base(facts.base, tasks_by_id, Folder.at(data), config, names, chosen)
     else:
-        report = _score(load_bundle(bundle), data, config, names, chosen, out)
+        report = _score(load_bundle(bundle), data, config, names, chosen, out, remove_experts)
     if out:
         write_report(report, Folder.at(out))
         write_html(Folder.at(out), html_report(report))
@@ -100,6 +104,7 @@ def _score(
     tasks: list[str] | None = None,
     read: Literal["likelihood", "generate"] = "likelihood",
     out: str | None = None,
+    remove_experts: bool = False,
 ) -> "EvaluationReport":
     from fedkim_ray.evaluation.evaluate import evaluate_bundle
     from fedkim_ray.storage import Folder
@@ -114,6 +119,7 @@ def _score(
             read,
             lambda done, total: progress.update(bar, completed=done, total=total),
             keep_in=Folder.at(out) if out else None,
+            remove_experts=remove_experts,
         )
 
 

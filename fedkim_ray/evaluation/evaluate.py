@@ -15,6 +15,7 @@ from fedkim_ray.data.root import read_card
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.evaluation.answer_log import AnswerLog
+from fedkim_ray.evaluation.expert_removal import num_routed_experts, removal_effects
 from fedkim_ray.evaluation.judge import QuestionSet, judge
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.routing import routing_of
@@ -32,6 +33,7 @@ def evaluate_bundle(
     read: Read = "likelihood",
     on_progress: OnProgress | None = None,
     keep_in: Folder | None = None,
+    remove_experts: bool = False,
 ) -> EvaluationReport:
     """Score a bundle on ``root/test/<task>`` and return its report, with every answer.
 
@@ -43,13 +45,16 @@ def evaluate_bundle(
         read: How yes/no answers are read.
         on_progress: Called after each batch.
         keep_in: Where answers are kept as they come; the same evaluation goes on from them.
+        remove_experts: Ask the yes/no questions once more without each expert.
 
     Raises:
         DataError: the root or a task's test data are absent, or of another specification.
-        RecipeError: a task is not in the bundle.
+        RecipeError: a task is not in the bundle, or it has no experts to remove.
     """
     begun = time.monotonic()
     facts = bundle.facts
+    if remove_experts:
+        num_routed_experts(bundle.model)  # refuses a bundle without, before it is asked
     test = load_questions(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
     log = AnswerLog(keep_in, _asked_facts(facts, test, config, read)) if keep_in else None
     asked = time.monotonic()
@@ -81,6 +86,9 @@ def evaluate_bundle(
         subset_note=test.note,
         bootstrap_samples=config.bootstrap_samples,
         tasks=results,
+        removals=removal_effects(bundle.model, test.samples, answers, config, on_progress)
+        if remove_experts
+        else (),
         scoring_seconds=answered - asked,
         seconds=time.monotonic() - begun,
         answers=answers,

@@ -54,24 +54,57 @@ def auroc_bars(report: EvaluationReport) -> Figure | None:
 
 
 def routing_map(report: EvaluationReport) -> Figure | None:
-    """Expert weights of each task, as shares of one."""
-    rows = [(t, t.routing) for t in report.tasks if t.routing]
+    """Expert weights of each task, as shares of one; modality by modality where it has several."""
+    rows: list[tuple[str, Sequence[float]]] = []
+    for task in report.tasks:
+        if task.routing:
+            rows.append((f"{task.task} ({_short_role(task)})", task.routing.expert_weights))
+            rows += [(f"{m} alone", w) for m, w in task.routing.by_modality.items()]
     if not rows:
         return None
-    weights = np.array([routing.expert_weights for _, routing in rows])
-    num_experts = weights.shape[1]
-    figure, axes = new_figure(max(6.0, 4.0 + 0.45 * num_experts), 1.2 + 0.34 * len(rows))
-    image = axes.imshow(weights, vmin=0.0, vmax=weights.max(), cmap="viridis", aspect="auto")
-    if num_experts <= 16:
-        for (row, expert), weight in np.ndenumerate(weights):
-            ink = "white" if weight < 0.6 * weights.max() else "black"
-            axes.text(expert, row, f"{100 * weight:.0f}", ha="center", va="center", c=ink, size=7)
-    axes.set_yticks(range(len(rows)), [f"{t.task} ({_short_role(t)})" for t, _ in rows])
-    axes.set_xticks(range(num_experts), [str(p + 1) for p in range(num_experts)])
-    axes.set(xlabel="expert", title=f"weight in %; uniform is {100 / num_experts:.1f}")
+    weights = np.array([w for _, w in rows])
+    uniform = 100 / weights.shape[1]
+    figure, axes = _expert_map(weights, [label for label, _ in rows], 0.0, weights.max(), "viridis")
+    axes.set(title=f"weight in %; uniform is {uniform:.1f}")
     axes.title.set_size(9)
-    figure.colorbar(image, ax=axes, label="expert weight, rows sum to 1")
+    figure.colorbar(axes.images[0], ax=axes, label="expert weight, rows sum to 1")
     return figure
+
+
+def removal_map(report: EvaluationReport) -> Figure | None:
+    """Change of each task's AUROC when an expert is taken away, in hundredths."""
+    tasks = list(dict.fromkeys(r.task for r in report.removals))
+    if not tasks:
+        return None
+    num_experts = 1 + max(r.expert for r in report.removals)
+    change = np.full((len(tasks), num_experts), np.nan)
+    for r in report.removals:
+        change[tasks.index(r.task), r.expert] = np.nan if r.change.value is None else r.change.value
+    largest = max(0.01, float(np.nanmax(np.abs(change), initial=0.0)))
+    figure, axes = _expert_map(change, tasks, -largest, largest, "RdBu")
+    axes.set(title="change of AUROC without the expert, in hundredths")
+    axes.title.set_size(9)
+    figure.colorbar(axes.images[0], ax=axes, label="AUROC without it - AUROC with it")
+    return figure
+
+
+def _expert_map(
+    values: np.ndarray, labels: Sequence[str], low: float, high: float, colours: str
+) -> tuple[Figure, Any]:
+    """Draw rows x experts; numbers, in hundredths, where they fit."""
+    num_experts = values.shape[1]
+    figure, axes = new_figure(max(6.0, 4.0 + 0.45 * num_experts), 1.2 + 0.34 * len(labels))
+    axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+    if num_experts <= 16:
+        for (row, expert), value in np.ndenumerate(values):
+            r, g, b, _ = axes.images[0].to_rgba(value)
+            ink = "black" if 0.3 * r + 0.6 * g + 0.1 * b > 0.5 else "white"
+            text = "-" if np.isnan(value) else f"{100 * value:.0f}"
+            axes.text(expert, row, text, ha="center", va="center", c=ink, size=7)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xticks(range(num_experts), [str(p + 1) for p in range(num_experts)])
+    axes.set(xlabel="expert")
+    return figure, axes
 
 
 def loss_curves(logs: Sequence[Mapping[str, Any]]) -> Figure | None:

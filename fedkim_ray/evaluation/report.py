@@ -80,6 +80,7 @@ def html_report(
         if answers is not None
         else None,
         "routing": figures.routing_map(report),
+        "removal": figures.removal_map(report),
         "loss": figures.loss_curves(training_logs),
         "rounds": figures.round_curves(rounds),
     }

@@ -33,6 +33,17 @@ class Routing(Frozen):
     """For an unseen task, the trained one whose expert weights are nearest."""
     distance: float | None = None
     """Total variation distance to it: the share of weight that would have to move, 0 to 1."""
+    by_modality: dict[Modality, tuple[float, ...]] = Field(default_factory=dict)
+    """For a task of several modalities, the weights where an example carries one of them alone."""
+
+
+class ExpertRemoval(Frozen):
+    """What one expert's absence does to a yes/no task."""
+
+    task: TaskId
+    expert: int
+    change: Estimate
+    """AUROC without the expert minus AUROC with it, paired by subject."""
 
 
 class Confusion(Frozen):
@@ -85,6 +96,8 @@ class EvaluationReport(Frozen):
     subset_note: str
     bootstrap_samples: int
     tasks: tuple[TaskResult, ...]
+    removals: tuple[ExpertRemoval, ...] = ()
+    """Empty where experts were not taken away one by one."""
     scoring_seconds: float
     """Asking the model."""
     seconds: float

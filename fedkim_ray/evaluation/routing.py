@@ -45,7 +45,17 @@ def _routing(
         entropy_nats=float(routing_entropy(alpha_P[None])[0]),
         nearest_trained=nearest,
         distance=distance,
+        by_modality=_by_modality(model, task),
     )
+
+
+def _by_modality(model: InjectedModel, task: Task) -> dict[Modality, tuple[float, ...]]:
+    """Return the weights for each modality alone; empty for a task that has but one."""
+    carried = _carried(model, task)
+    if len(carried) < 2:
+        return {}
+    alpha_MP = model.route([(task.id, (modality,)) for modality in carried]).cpu().tolist()
+    return {m: tuple(alpha_P) for m, alpha_P in zip(carried, alpha_MP, strict=True)}
 
 
 def _carried(model: InjectedModel, task: Task) -> tuple[Modality, ...]:

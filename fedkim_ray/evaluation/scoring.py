@@ -28,7 +28,7 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Question:
     """One row of one task's test set."""
 
     task: TaskId
@@ -62,7 +62,7 @@ def score_samples(
     """
     answers: dict[Asked, Answer] = dict(log.answers) if log else {}
     total = sum(len(rows) for rows in samples.values())
-    for batch in _batches(model, samples, batch_size, read, answers):
+    for batch in batches_of(model, samples, batch_size, read, answers):
         examples = [samples[q.task][q.row] for q in batch]
         if _reading(model.tasks[batch[0].task], read) == "likelihood":
             came = _by_likelihood(model, examples)
@@ -93,16 +93,16 @@ def num_tokens(model: InjectedModel, task: Task, samples: SampleSet) -> np.ndarr
     return lengths_N
 
 
-def _batches(
+def batches_of(
     model: InjectedModel,
     samples: Mapping[TaskId, SampleSet],
     batch_size: int,
     read: Read,
-    answered: Container[Asked],
-) -> Iterator[list[_Question]]:
+    answered: Container[Asked] = (),
+) -> Iterator[list[Question]]:
     """Yield batches of one reading each, longest rows first: what does not fit fails at once."""
     questions = [
-        _Question(task, row, int(num))
+        Question(task, row, int(num))
         for task, rows in samples.items()
         for row, num in enumerate(num_tokens(model, model.tasks[task], rows))
         if (task, row) not in answered

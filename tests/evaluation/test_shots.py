@@ -56,7 +56,7 @@ def test_shots_help_and_the_bundle_is_as_before(
         [16, 0],
         CONFIG,
         data_kind="synthetic",
-        steps=20,
+        steps=12,
         on_progress=lambda model, k: told.append((model, k)),
     )
     assert told == [("injected", 0), ("injected", 16), ("uninjected", 0), ("uninjected", 16)]
