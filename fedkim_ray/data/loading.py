@@ -5,7 +5,9 @@ F features.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +18,14 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fedkim_ray.data.modalities import SERIES
-from fedkim_ray.data.schema import DataSpec, SeriesSpec, join_tables, read_samples
+from fedkim_ray.data.schema import (
+    DataSpec,
+    SeriesSpec,
+    join_tables,
+    read_sample_rows,
+    read_samples,
+    sample_columns,
+)
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, TaskId
@@ -135,11 +144,24 @@ def decode_image(encoded: bytes, size_px: int) -> np.ndarray:
     return np.asarray(image, np.float32) / 255.0
 
 
-def load_samples(folder: Folder, spec: DataSpec) -> SampleSet:
-    """Read all Parquet files directly inside ``folder``, in name order.
+def load_samples(
+    folder: Folder,
+    spec: DataSpec,
+    modalities: Sequence[Modality] | None = None,
+    rows: Sequence[int] | None = None,
+) -> SampleSet:
+    """Read the Parquet files directly inside ``folder``, in name order.
+
+    Args:
+        folder: Where they are.
+        spec: Shapes and units.
+        modalities: Modalities whose columns are read; all where None. Who and what a row is, and
+            its label, are always read.
+        rows: Rows to read, by their place in all files end to end, in rising order, at least one;
+            all where None. Row groups without any of them are left alone.
 
     Raises:
-        DataError: there is none, or one breaks the contract of the sample table.
+        DataError: there is no file, or one breaks the contract of the sample table.
     """
     names = folder.glob("*.parquet")
     if not names:
@@ -148,7 +170,12 @@ def load_samples(folder: Folder, spec: DataSpec) -> SampleSet:
             "A task's folder has at least one Parquet file.",
             "Check data.root, or leave the task out with data.tasks.",
         )
-    return SampleSet(join_tables([read_samples(folder, n, spec) for n in names], spec), spec)
+    columns = None if modalities is None else sample_columns(modalities)
+    if rows is None:
+        tables = [read_samples(folder, name, spec, columns) for name in names]
+    else:
+        tables = read_sample_rows(folder, names, spec, rows, columns)
+    return SampleSet(join_tables(tables, spec), spec)
 
 
 def collate(examples: Sequence[Example], spec: DataSpec) -> Batch:
@@ -183,12 +210,57 @@ def standardise(values_NHF: Tensor, observed_NHF: Tensor, spec: SeriesSpec) -> T
 
 
 def epoch_batches(
-    num_examples: int, batch_size: int, generator: torch.Generator
+    num_examples: int, batch_size: int, generator: torch.Generator, first_batch: int = 0
 ) -> Iterator[list[int]]:
-    """Yield shuffled index lists that visit every example once."""
+    """Yield shuffled index lists that visit every example once.
+
+    Args:
+        num_examples: Examples in all.
+        batch_size: Examples a batch; the last may have fewer.
+        generator: Source of the order; an epoch advances it by the same amount wherever it starts.
+        first_batch: Where to go on in an epoch that was interrupted.
+    """
     order = torch.randperm(num_examples, generator=generator).tolist()
-    for start in range(0, num_examples, batch_size):
+    for start in range(first_batch * batch_size, num_examples, batch_size):
         yield order[start : start + batch_size]
+
+
+def load_batches(
+    examples: Sequence[Example],
+    index_lists: Iterable[Sequence[int]],
+    spec: DataSpec,
+    workers: int = 1,
+) -> Iterator[Batch]:
+    """Yield the batches of index lists in their order, decoded ahead of whoever trains on them.
+
+    Decoding releases the interpreter's lock, so threads serve and nothing is copied between
+    processes. The order, and with it every number, does not depend on ``workers``.
+
+    Args:
+        examples: What the indices point into.
+        index_lists: One list a batch.
+        spec: Shapes and units.
+        workers: Threads that decode; 0 decodes in the caller's.
+    """
+    if workers == 0:
+        yield from (_decoded(examples, rows, spec) for rows in index_lists)
+        return
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for rows in index_lists:
+                waiting.append(pool.submit(_decoded, examples, rows, spec))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the consumer may stop in the middle
+            for future in waiting:
+                future.cancel()
+
+
+def _decoded(examples: Sequence[Example], rows: Sequence[int], spec: DataSpec) -> Batch:
+    return collate([examples[i] for i in rows], spec)
 
 
 class JoinedSamples(Sequence[Example]):

@@ -204,12 +204,54 @@ def read_samples(
             value.
     """
     with open_samples(folder, name, spec) as file:
-        present = None
-        if columns is not None:
-            present = [c for c in columns if c in file.schema_arrow.names]
-        table = file.read(present)
+        table = file.read(_present(file, columns))
     check_rows(folder.full(name), table)
     return table
+
+
+def _present(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+    """Return those of the columns that the file has; None stands for all."""
+    return None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+
+
+def read_sample_rows(
+    folder: Folder,
+    names: Sequence[str],
+    spec: DataSpec,
+    rows: Sequence[int],
+    columns: Sequence[str] | None = None,
+) -> list[pa.Table]:
+    """Read some rows of several files end to end, and no row group without any of them.
+
+    Args:
+        folder: Where the files are.
+        names: The files, in order.
+        spec: Shapes and units that they must have.
+        rows: Rows to read, by their place in all files, in rising order.
+        columns: As in ``read_samples``.
+
+    Raises:
+        DataError: as in ``read_samples``.
+    """
+    wanted, start = np.asarray(rows, np.int64), 0
+    tables = []
+    for name in names:
+        with open_samples(folder, name, spec) as file:
+            for index in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(index).num_rows
+                inside = wanted[(wanted >= start) & (wanted < stop)]
+                if len(inside):
+                    table = file.read_row_group(index, _present(file, columns))
+                    check_rows(folder.full(name), table)
+                    tables.append(table.take(pa.array(inside - start)))
+                start = stop
+    return tables
+
+
+def sample_columns(modalities: Iterable[Modality]) -> list[str]:
+    """Return the columns that say who, what and which label, and those of some modalities."""
+    names = [*REQUIRED, "label", "text"]
+    return [*names, *(c for m in modalities if m != "text" for c in (m, f"{m}_mask"))]
 
 
 def stream_samples(folder: Folder, name: str, spec: DataSpec) -> Iterator[pa.Table]:

@@ -4,9 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
@@ -118,7 +115,8 @@ def load_questions(
     present = [t for t in known if card.num_examples(f"test/{t}/")]
     chosen = [t for t in known if t in (present if wanted is None else wanted)]
     chosen.sort(key=lambda t: known[t].role != "train")
-    whole = {t: load_samples(root / "test" / t, spec) for t in chosen}
+    places = {t: root / "test" / t for t in chosen}
+    whole = {t: load_samples(place, spec, modalities=()) for t, place in places.items()}
     if not sum(map(len, whole.values())):
         raise DataError(
             f"The data root {root.url!r} has no test questions of these tasks.",
@@ -129,7 +127,11 @@ def load_questions(
     return QuestionSet(
         card=card,
         tasks={t: known[t] for t in chosen},
-        samples={t: _take(whole[t], rows[t]) for t in chosen if len(rows[t])},
+        samples={
+            t: load_samples(place, spec, known[t].modalities, rows[t].tolist())
+            for t, place in places.items()
+            if len(rows[t])
+        },
         num_available={t: len(s) for t, s in whole.items()},
     )
 
@@ -159,7 +161,3 @@ def _untrained_notes(facts: BundleFacts, tasks: Mapping[TaskId, Task]) -> dict[T
     """Say of a task with the role ``train`` that this bundle's run left it out."""
     left_out = [t for t, task in tasks.items() if task.role == "train" and t not in facts.training]
     return dict.fromkeys(left_out, "not trained in this run")
-
-
-def _take(samples: SampleSet, rows: np.ndarray) -> SampleSet:
-    return SampleSet(samples.table.take(pa.array(rows)), samples.spec)

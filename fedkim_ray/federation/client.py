@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedkim_ray.data.loading import Batch, JoinedSamples, collate, epoch_batches
+from fedkim_ray.data.loading import Batch, JoinedSamples, epoch_batches, load_batches
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import TrainingDivergedError
 from fedkim_ray.federation.client_data import group_examples, load_client_data
@@ -104,8 +104,8 @@ class Client:
         examples = JoinedSamples(self.data.train)
         order = torch.Generator().manual_seed(seed_of(plan, "order"))
         for _ in range(plan.local.epochs):
-            for rows in epoch_batches(len(examples), plan.local.batch_size, order):
-                yield collate([examples[i] for i in rows], self.setup.spec)
+            batches = epoch_batches(len(examples), plan.local.batch_size, order)
+            yield from load_batches(examples, batches, self.setup.spec)
 
 
 def fresh_adam(theta: Sequence[Tensor], lr: float, weight_decay: float) -> torch.optim.Adam:

@@ -56,7 +56,7 @@ def group_examples(
 
 
 def _load_labelled(folder: Folder, task: Task, spec: DataSpec) -> SampleSet:
-    samples = load_samples(folder, spec)
+    samples = load_samples(folder, spec, task.modalities)
     if not len(samples):
         raise DataError(
             f"The samples in {folder.url!r} have no row.",

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from fedkim_ray.data.loading import (
     collate,
     decode_image,
     epoch_batches,
+    load_batches,
     load_samples,
     standardise,
 )
@@ -114,6 +116,32 @@ def test_an_epoch_visits_every_example_once() -> None:
     assert batches == list(epoch_batches(10, 4, torch.Generator().manual_seed(0)))
 
 
+def test_an_interrupted_epoch_goes_on_where_it_stopped() -> None:
+    first, again = (torch.Generator().manual_seed(3) for _ in range(2))
+    whole = list(epoch_batches(10, 4, first))
+    assert list(epoch_batches(10, 4, again, first_batch=1)) == whole[1:]
+    # The next epoch is the same for both.
+    assert list(epoch_batches(10, 4, again)) == list(epoch_batches(10, 4, first))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_change_neither_order_nor_content(examples: list[Example], workers: int) -> None:
+    lists = [[3, 1], [0], [2, 2], [1]] * 5
+    batches = list(load_batches(examples, lists, SPEC, workers))
+    names = [[e.sample_id for e in batch.examples] for batch in batches]
+    assert names == [[f"s{i}" for i in rows] for rows in lists]
+    assert batches[0].inputs["signal"].values[:, 0].tolist() == [[4, 5, 6], [1, 2, 3]]
+
+
+def test_a_consumer_may_stop_and_an_error_reaches_it(examples: list[Example]) -> None:
+    endless = ([i % 4] for i in range(10**9))
+    batches = load_batches(examples, endless, SPEC)
+    assert [next(batches).size for _ in range(3)] == [1, 1, 1]
+    batches.close()  # type: ignore[attr-defined]
+    with pytest.raises(IndexError):
+        list(load_batches(examples, [[0], [99]], SPEC))
+
+
 def test_images_are_scaled_to_a_square() -> None:
     assert decode_image(png(51, side=9), 4).tolist() == [[pytest.approx(0.2)] * 4] * 4
 
@@ -134,6 +162,36 @@ def test_files_of_a_folder_are_joined_in_name_order(tmp_path: Path) -> None:
     assert [example.sample_id for example in samples] == ["s0", "s1", "s2", "s3"]
     assert [sorted(e.arrays) for e in samples] == [["image"], ["signal"], ["vital"], ["signal"]]
     assert samples[2].arrays["vital"].tolist() == [[100.0, 0.0]]
+
+
+def test_only_needed_columns_are_read(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    write_samples(folder, "part-0.parquet", sample_table(mixed_rows(), SPEC))
+    samples = load_samples(folder, SPEC, ("vital", "text"))
+    assert [sorted(e.arrays) for e in samples] == [[], [], ["vital"], []]
+    assert samples[2].observed["vital"].tolist() == [[True, False]]
+    assert load_samples(folder, SPEC, ()).table.column_names == [
+        "sample_id", "subject_id", "task", "question", "answer", "label",
+    ]  # fmt: skip
+
+
+def test_only_needed_row_groups_are_read(tmp_path: Path) -> None:
+    rows = [row(i, "b", signal=np.full((1, 3), i, np.float32)) for i in range(6)]
+    table = sample_table(rows, SPEC)
+    for part in range(2):
+        path = tmp_path / f"part-{part}.parquet"
+        pq.write_table(table.slice(3 * part, 3), path, row_group_size=1)
+    # A row group that is not asked for may be broken: nobody looks at it.
+    content = bytearray((tmp_path / "part-1.parquet").read_bytes())
+    first = pq.read_metadata(tmp_path / "part-1.parquet").row_group(0).column(0)
+    start = first.dictionary_page_offset or first.data_page_offset
+    content[start : start + 20] = b"x" * 20
+    (tmp_path / "part-1.parquet").write_bytes(content)
+    samples = load_samples(Folder.at(tmp_path), SPEC, rows=[1, 4, 5])
+    assert [e.sample_id for e in samples] == ["s1", "s4", "s5"]
+    assert samples[1].arrays["signal"].tolist() == [[4, 4, 4]]
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        load_samples(Folder.at(tmp_path), SPEC, rows=[3])
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
