@@ -17,6 +17,14 @@ from fedkim_ray.injection.round_files import publish_round
 from fedkim_ray.injection.training import InjectionState, StepLog
 from fedkim_ray.storage import Folder
 
+from .own_data import write_own_data as write_own_data_
+
+
+@pytest.fixture(scope="session")
+def write_own_data() -> Callable[..., None]:
+    """Write a made-up hospital's folder as the example mapping expects it."""
+    return write_own_data_
+
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> str:

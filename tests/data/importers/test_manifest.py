@@ -18,13 +18,11 @@ from fedkim_ray.data.manifest.explain import example_mapping, read_mapping
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
-from .own_data import write_own_data
-
 Values = dict[str, object]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory, write_own_data: Callable[..., None]) -> Path:
     folder = tmp_path_factory.mktemp("hospital")
     write_own_data(folder)
     return folder
@@ -99,7 +97,7 @@ def edit(source: Path, folder: Path, line: int, **cells: object) -> None:
 
 
 @pytest.fixture
-def copy(source: Path, tmp_path: Path) -> Path:
+def copy(tmp_path: Path, write_own_data: Callable[..., None]) -> Path:
     """A source of its own for one test."""
     folder = tmp_path / "copy"
     write_own_data(folder, num_patients=24, visits=1)
