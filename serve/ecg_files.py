@@ -61,6 +61,8 @@ def read_ecg_file(ecg: Ecg, file: EcgFile, limits: Limits, path: str) -> Recordi
             raise
         except Exception:  # decoders meet hostile bytes here and fail in ways nobody has listed
             raise rejected("signal_corrupt") from None
+        if not all(recording.leads):
+            raise rejected("signal_corrupt")  # a WFDB header may leave a signal without a name
     if recording.signal_CT.shape[1] > limits.signal_samples:
         raise _too_long(limits, place)
     return recording

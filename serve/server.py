@@ -26,9 +26,28 @@ POLL_S = 0.2
 class RunningServer:
     """A service that answers at ``url``; as a context manager it ends with its block."""
 
-    def __init__(self, url: str, owns_ray: bool) -> None:
+    def __init__(self, url: str, args: ServeArgs, owns_ray: bool) -> None:
         self.url = url
+        self.args = args
         self._owns_ray = owns_ray
+
+    def roll_out(self, bundle_url: str | None = None, **changes: Any) -> None:
+        """Replace the bundle or other fields replica by replica, while the service answers.
+
+        Requests that are under way end on the replicas that have them; going back is the same
+        call with the former bundle.
+
+        Args:
+            bundle_url: The new bundle; the present one where None.
+            changes: Further fields of ``ServeArgs``.
+
+        Raises:
+            StorageError: there is no whole bundle; nothing has changed then.
+        """
+        url = bundle_url or self.args.bundle
+        read_facts(Folder.at(url))
+        self.args = ServeArgs.model_validate(self.args.model_dump() | {"bundle": url} | changes)
+        ray_serve.run(build_app(self.args), name=APP_NAME, route_prefix="/")
 
     def wait(self) -> None:
         """Block until Ctrl-C, then shut down."""
@@ -87,7 +106,7 @@ def run_server(
     args = _args(bundle_url, host, no_auth, options)
     read_facts(Folder.at(bundle_url))  # a bad bundle is told in a second, not by a replica
     port = _free_port(host, port)
-    server = RunningServer(f"http://{host}:{port}", owns_ray=not ray.is_initialized())
+    server = RunningServer(f"http://{host}:{port}", args, owns_ray=not ray.is_initialized())
     try:
         _start(args, host, port)
         _wait_until_ready(server.url, timeout_s)

@@ -3,6 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 100; // height of one lead, in units of the drawing
 const WIDTH = 800;
+const LABEL = 60; // the leads' names stand left of their curves
+const DICOM = "data:application/dicom";
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -22,12 +24,18 @@ function shape(name, attributes, text = "") {
 export function drawInput(place, input, taskInputs) {
   place.replaceChildren();
   if (input.text) place.append(element("p", {}, `Text: ${input.text}`));
-  if (input.image) place.append(image(input.image));
-  if (input.ecg) place.append(ecg(input.ecg));
+  if (input.image?.startsWith(DICOM)) place.append(undrawn("A DICOM image"));
+  else if (input.image) place.append(image(input.image));
+  if (input.ecg?.data) place.append(ecg(input.ecg));
+  else if (input.ecg) place.append(undrawn("A recording in a file"));
   for (const [modality, table] of Object.entries(input.series ?? {})) {
     place.append(series(modality, table, taskInputs[modality]));
   }
   if (!place.children.length) place.append(element("p", { class: "hint" }, "Nothing chosen yet."));
+}
+
+function undrawn(what) {
+  return element("p", {}, `${what}: the server reads it, this page does not draw it.`);
 }
 
 function image(url) {
@@ -44,18 +52,18 @@ function ecg(recording) {
   const strip = shape("svg", { class: "ecg", viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
   strip.setAttribute("aria-label", `Electrocardiogram: ${told}`);
   for (let second = 0; second <= seconds; second += 1) {
-    const x = (second / seconds) * WIDTH;
+    const x = LABEL + (second / seconds) * (WIDTH - LABEL);
     strip.append(shape("line", { x1: x, y1: 0, x2: x, y2: height }));
   }
   const peak = Math.max(0.5, ...data.map((row) => Math.max(...row.map(Math.abs))));
   leads.forEach((lead, row) => {
     const middle = ROW * (row + 0.5);
     const points = data[row].map((value, i) => {
-      const x = (i / (data[row].length - 1)) * WIDTH;
+      const x = LABEL + (i / (data[row].length - 1)) * (WIDTH - LABEL);
       return `${x.toFixed(1)},${(middle - (value / peak) * ROW * 0.45).toFixed(1)}`;
     });
     strip.append(shape("path", { d: `M${points.join("L")}` }));
-    strip.append(shape("text", { x: 4, y: ROW * row + 26 }, lead));
+    strip.append(shape("text", { x: 4, y: middle + 9 }, lead));
   });
   return element("figure", {}, strip, element("figcaption", {}, told));
 }
@@ -66,7 +74,7 @@ function series(modality, table, facts) {
   const hours = Math.max(...columns.map(([, values]) => values.length));
   const head = element("tr", {}, element("th", { scope: "col" }, "Feature"));
   for (let hour = 1; hour <= hours; hour += 1) {
-    head.append(element("th", { scope: "col" }, hours > 1 ? `hour ${hour}` : "value"));
+    head.append(element("th", { scope: "col", class: "number" }, hours > 1 ? `hour ${hour}` : "value"));
   }
   const body = columns.map(([name, values]) => {
     const unit = units.get(name);
@@ -86,11 +94,11 @@ function series(modality, table, facts) {
   return element("div", frame, drawn);
 }
 
-/** Draw shares of a whole as a table of bars with their numbers. */
-export function drawBars(place, caption, shares) {
+/** Draw shares of a whole as a table of bars with their numbers; a full bar is `full`. */
+export function drawBars(place, caption, shares, full = 1) {
   const rows = Object.entries(shares).map(([name, share]) => {
     const percent = `${(100 * share).toFixed(1)} %`;
-    const bar = element("meter", { min: 0, max: 1, value: share, "aria-label": name }, percent);
+    const bar = element("meter", { min: 0, max: full, value: share, "aria-label": name }, percent);
     return element(
       "tr",
       {},

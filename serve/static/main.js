@@ -79,14 +79,24 @@ function takeInput(input, sample) {
 async function takeFile(file) {
   clearAnswer();
   try {
-    const input = file.type.startsWith("image/")
-      ? { image: await dataUrl(file) }
-      : JSON.parse(await file.text());
+    const input = await readFile(file);
     at("sample").value = "";
     takeInput(input, null);
   } catch (error) {
     at("problem").textContent = `${file.name} cannot be read: ${error.message}`;
   }
+}
+
+/** Return a file as an input of `predict`: an image, DICOM, or JSON. */
+async function readFile(file) {
+  if (/\.(dcm|dicom)$/i.test(file.name)) {
+    const data = (await dataUrl(file)).split(",")[1];
+    return chosenTask().modalities.includes("signal")
+      ? { ecg: { file: { format: "dicom", data } } }
+      : { image: `data:application/dicom;base64,${data}` };
+  }
+  if (file.type.startsWith("image/")) return { image: await dataUrl(file) };
+  return JSON.parse(await file.text());
 }
 
 function dataUrl(file) {
@@ -131,7 +141,12 @@ function showFacts(facts, milliseconds) {
   }
   if (facts.expert_weights) {
     const named = facts.expert_weights.map((weight, i) => [`Expert ${i + 1}`, weight]);
-    drawBars(at("experts"), `Expert weights of ${facts.task}`, Object.fromEntries(named));
+    const even = (100 / named.length).toFixed(1);
+    at("routing").textContent =
+      `Each task mixes the LoRA experts by weights of its own; an even share is ${even} %. ` +
+      "The longest bar is the strongest expert.";
+    const shares = Object.fromEntries(named);
+    drawBars(at("experts"), `Expert weights of ${facts.task}`, shares, Math.max(...facts.expert_weights));
   } else {
     at("experts").textContent = "This bundle has no experts.";
   }
@@ -152,6 +167,7 @@ function busy(isBusy) {
 
 at("task").addEventListener("change", chooseTask);
 at("sample").addEventListener("change", chooseSample);
+at("file").addEventListener("click", () => { at("file").value = ""; }); // the same file, edited
 at("file").addEventListener("change", () => at("file").files[0] && takeFile(at("file").files[0]));
 at("stop").addEventListener("click", () => state.asking?.abort());
 at("key").addEventListener("change", () => {

@@ -1,0 +1,154 @@
+"""The playground and the API page in a real headless Chromium, without a network."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    """One Chromium for all tests of this file."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: "sync_api.Browser", server_url: str) -> Iterator["sync_api.Page"]:
+    """A page that fails the test for an error in its scripts, or for asking another server."""
+    problems: list[str] = []
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(15_000)
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on(
+        "request",
+        lambda r: (
+            problems.append(f"asked {r.url}")
+            if not r.url.startswith((server_url, "data:", "blob:"))
+            else None
+        ),
+    )
+    yield page
+    page.close()
+    assert problems == []
+
+
+def opened(page: "sync_api.Page", url: str, task: str = "lung_opacity") -> None:
+    page.goto(url)
+    sync_api.expect(page.locator("#model")).to_contain_text("tiny")
+    page.select_option("#task", task)
+
+
+def test_a_sample_is_drawn_and_answered_with_probabilities_and_experts(
+    page: "sync_api.Page", server_url: str
+) -> None:
+    opened(page, server_url)
+    sync_api.expect(page.locator(".notice")).to_contain_text("Not a medical device")
+    sync_api.expect(page.locator("#input img")).to_be_visible()
+    page.click("#ask")
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+    shares = page.locator("#experts meter").evaluate_all("ms => ms.map(m => m.value)")
+    assert len(shares) == 3
+    assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+    labels = page.locator("#labels meter").evaluate_all("ms => ms.map(m => m.value)")
+    assert sum(labels) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "drawn"),
+    [("ecg_abnormal", "svg.ecg path"), ("mortality", "#input table")],
+)
+def test_recordings_and_series_are_drawn(
+    page: "sync_api.Page", server_url: str, task: str, drawn: str
+) -> None:
+    opened(page, server_url, task)
+    sync_api.expect(page.locator(drawn).first).to_be_visible()
+    page.click("#ask")
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+
+
+def test_a_generated_answer_streams_in_word_by_word(page: "sync_api.Page", server_url: str) -> None:
+    opened(page, server_url, "slake_vqa")
+    page.evaluate(
+        "() => { window.seen = []; new MutationObserver(() => window.seen.push("
+        "document.getElementById('answer').textContent)).observe("
+        "document.getElementById('answer'), {childList: true, characterData: true, subtree: true})}"
+    )
+    page.click("#ask")
+    sync_api.expect(page.locator("#origin")).to_contain_text("bundle")
+    grown = [text for text in page.evaluate("() => window.seen") if text]
+    assert len(set(grown)) > 2
+    assert all(later.startswith(earlier) for earlier, later in pairwise(grown))
+
+
+def test_a_file_of_ones_own_is_read_and_a_broken_one_is_named(
+    page: "sync_api.Page", server_url: str, tmp_path: Path
+) -> None:
+    opened(page, server_url, "ecg_abnormal")
+    wave = [[0.1 * (i % 10) for i in range(200)]] * 2
+    own = tmp_path / "own.json"
+    own.write_text(
+        json.dumps({"ecg": {"leads": ["I", "II"], "sampling_rate_hz": 100, "data": wave}})
+    )
+    page.set_input_files("#file", str(own))
+    sync_api.expect(page.locator("svg.ecg path")).to_have_count(2)
+    page.click("#ask")
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+    torn = tmp_path / "torn.json"
+    torn.write_text("{")
+    page.set_input_files("#file", str(torn))
+    sync_api.expect(page.locator("#problem")).to_contain_text("torn.json cannot be read")
+
+
+def test_a_dicom_file_is_sent_as_it_is(page: "sync_api.Page", server_url: str) -> None:
+    data = pytest.importorskip("pydicom.data")
+    opened(page, server_url, "lung_opacity")
+    page.set_input_files("#file", str(data.get_testdata_file("CT_small.dcm", download=False)))
+    sync_api.expect(page.locator("#input")).to_contain_text("A DICOM image")
+    page.click("#ask")
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+
+
+def test_the_page_works_from_the_keyboard_alone(page: "sync_api.Page", server_url: str) -> None:
+    opened(page, server_url)
+    page.focus("#question")
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.id") == "ask":
+            break
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+    unnamed = page.locator("input, select, textarea, button").evaluate_all(
+        "es => es.filter(e => !(e.labels?.length || e.textContent.trim() || e.ariaLabel)).length"
+    )
+    assert unnamed == 0
+
+
+def test_the_description_of_the_api_is_shown_offline(
+    page: "sync_api.Page", server_url: str
+) -> None:
+    page.goto(f"{server_url}/docs")
+    sync_api.expect(page.locator(".opblock-post").first).to_contain_text("/v1/chat/completions")
