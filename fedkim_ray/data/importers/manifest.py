@@ -20,6 +20,7 @@ from fedkim_ray.data.importing.contract import (
     Expected,
     Importer,
     Item,
+    LeftOut,
     Rejection,
     Row,
     attempt,
@@ -145,7 +146,7 @@ class Manifest(Importer):
         """Return the table's name: rejections name the line."""
         return self.mapping.table
 
-    def rows(self, item: Item) -> Iterator[Row | Rejection]:
+    def rows(self, item: Item) -> Iterator[Row | LeftOut | Rejection]:
         """Yield the examples of a stretch of rows."""
         assert isinstance(item, tuple)
         bucket, start = (int(part) for part in item)

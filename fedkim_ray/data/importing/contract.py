@@ -12,8 +12,8 @@ To write one, copy ``importers/mitbih.py`` and change the body. An importer says
     ``items_per_unit`` at a time, and a finished unit is not read again after an interruption.
 5.  ``rows(item)``: the examples of one item, as ``Row``s in the source's own words. Yield a
     ``Rejection`` (or ``attempt`` the row) for one example that cannot be used; an error from
-    ``rejected(code)`` that leaves ``rows`` rejects the item as one. Yield nothing for what is
-    not of this task by definition (say so in the docstring); everything else is counted.
+    ``rejected(code)`` that leaves ``rows`` rejects the item as one. Yield a ``LeftOut`` for what is
+    not of this task by definition: nothing is wrong with it, and it is counted apart.
 
 ``prepare()`` may do work that no single item can do, such as sorting a table of 300 million rows by
 patient: it writes files into ``self.scratch``, a local folder of this import that survives
@@ -94,6 +94,19 @@ class Rejection:
     row: int | None = None
     """Line of the source's table, 1 being the first after the header."""
     column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One example that is not of its task by definition."""
+
+    reason: str
+    """In words, as the import's report shows it; no value of the data."""
+
+
+Made: TypeAlias = Row | LeftOut
+OUTSIDE_TEST = "unseen task outside test"
+"""Why rows of unseen tasks are left out in public and private."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +208,7 @@ class Importer(ABC):
         """Return what there is to read, in a fixed order."""
 
     @abstractmethod
-    def rows(self, item: Item) -> Iterator[Row | Rejection]:
+    def rows(self, item: Item) -> Iterator[Row | LeftOut | Rejection]:
         """Yield the examples of one item.
 
         Raises:
@@ -209,8 +222,8 @@ class Importer(ABC):
 
 
 def attempt(
-    make: Callable[[], Row | Iterable[Row]], row: int | None = None, column: str = ""
-) -> Iterator[Row | Rejection]:
+    make: Callable[[], Made | Iterable[Made]], row: int | None = None, column: str = ""
+) -> Iterator[Made | Rejection]:
     """Yield what ``make`` returns, or the rejection that it raises.
 
     Args:
@@ -220,6 +233,6 @@ def attempt(
     """
     try:
         made = make()
-        yield from (made,) if isinstance(made, Row) else tuple(made)
+        yield from (made,) if isinstance(made, Row | LeftOut) else tuple(made)
     except RowRejectedError as error:
         yield Rejection(reason=error.reason, row=row, column=error.column or column)

@@ -17,7 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from fedkim_ray.data.importers import find_importer
-from fedkim_ray.data.importing.contract import Importer, Item, Rejection, Row
+from fedkim_ray.data.importing.contract import (
+    OUTSIDE_TEST,
+    Importer,
+    Item,
+    LeftOut,
+    Rejection,
+    Row,
+)
 from fedkim_ray.data.importing.encode import Encoder
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.keys import SubjectKey
@@ -153,7 +160,10 @@ class _Unit:
         except RowRejectedError as error:
             self._reject(index, Rejection(reason=error.reason, column=error.column))
 
-    def _take_one(self, index: int, made: Row | Rejection) -> None:
+    def _take_one(self, index: int, made: Row | LeftOut | Rejection) -> None:
+        if isinstance(made, LeftOut):
+            self.left_out[made.reason] += 1
+            return
         if isinstance(made, Rejection):
             self._reject(index, made)
             return
@@ -165,7 +175,7 @@ class _Unit:
             self._reject(index, Rejection(**facts, row=made.line))
             return
         if kind != "test" and self.encoder.tasks[made.task].role == "unseen":
-            self.left_out["unseen task outside test"] += 1
+            self.left_out[OUTSIDE_TEST] += 1
             return
         place = (kind, made.task)
         rows = self.waiting.setdefault(place, [])
