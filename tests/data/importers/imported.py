@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import ImportResult, run_import
 from fedkim_ray.data.loading import Example, load_samples
-from fedkim_ray.data.root import check_root, read_card
+from fedkim_ray.data.root import read_card
 from fedkim_ray.storage import Folder
 
 
