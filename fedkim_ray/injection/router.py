@@ -75,8 +75,13 @@ class Router(nn.Module):
         self.W_q = nn.Linear(embed_dim, dim, bias=False)
         self.W_k = nn.Linear(embed_dim, dim, bias=False)
         self.W_v = nn.Linear(embed_dim, dim, bias=False)
+        # LayerNorm first: EMB_F entries are about 0.1, and so small an input would leave the MLP to
+        # its biases, which are the same for every task.
         self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_experts)
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, num_experts),
         )
 
     def forward(self, task: EmbeddedTexts, modality: EmbeddedTexts) -> Tensor:
