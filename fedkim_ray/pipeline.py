@@ -25,7 +25,7 @@ import torch
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
-from fedkim_ray.data.root import DatasetCard, read_card
+from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError, RecipeError
@@ -63,14 +63,17 @@ def plan_run(recipe: Recipe) -> RunPlan:
     """Resolve a recipe against its data root and base model.
 
     Raises:
-        DataError: the data root is absent, or lacks a client or a task's public data.
+        DataError: the data root is absent, lacks a client or a task's public data, or a public or
+            test file was lost or cut short.
         RecipeError: a named task is no trained one, a client has nothing to learn, or the quorum
             is larger than the number of clients.
         BaseModelError: the base model is not there.
     """
-    card = read_card(Folder.at(recipe.data.root))
+    root = Folder.at(recipe.data.root)
+    card = read_card(root)
     tasks = task_table(recipe.tasks)
     trained = _trained_tasks(recipe, card, tasks)
+    _require_public_data(root, card)
     clients = _clients(recipe, card)
     by_client = {
         client: tuple(task for task in trained if task.id in card.tasks_of(client))
@@ -249,6 +252,16 @@ def _trained_tasks(
             "Name the tasks that it has in data.tasks.",
         )
     return tuple(chosen)
+
+
+def _require_public_data(root: Folder, card: DatasetCard) -> None:
+    """Hold the files that the server reads against the card; private ones are not its to look at."""
+    if altered := [n for part in ("public/", "test/") for n in altered_files(root, card, part)]:
+        raise DataError(
+            f"{root.full(altered[0])!r} is missing or of another size ({len(altered)} such files).",
+            f"Its size when it was imported is in {CARD}.",
+            "Restore it, or make the data root again; `fedkim data check` examines all files.",
+        )
 
 
 def _clients(recipe: Recipe, card: DatasetCard) -> tuple[ClientId, ...]:

@@ -1,6 +1,7 @@
 """A Ray to run in: the cluster that is there, or a local one for as long as it is needed."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -10,6 +11,8 @@ import ray
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError
 
+CONNECT_TIMEOUT_S = 5.0
+"""Ray itself goes on trying an address where nobody listens for more than two minutes."""
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a local Ray; parameters of the light model are all that passes through it."""
 
@@ -26,7 +29,8 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
         return
     needed = _cpus_needed(recipe, num_clients)
     try:
-        if os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            _require_listener(address)
             ray.init(log_to_driver=False)
         else:
             ray.init(
@@ -50,6 +54,16 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise ConnectionError where nobody listens at ``host:port``; Ray finds `auto` by itself."""
+    host, colon, port = address.split("://")[-1].rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            raise ConnectionError(f"nobody listens at {address} ({error.strerror})") from None
 
 
 def _cpus_needed(recipe: Recipe, num_clients: int) -> int:

@@ -67,7 +67,9 @@ def main() -> None:
     except FedKimError as error:
         if os.environ.get("FEDKIM_DEBUG"):
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {_escape(str(error))}")
+        # Soft: a path that is broken over two lines can be neither copied nor searched for.
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted. What was published is kept; see --resume.")

@@ -102,6 +102,19 @@ def read_card(root: Folder) -> DatasetCard:
         ) from None
 
 
+def altered_files(root: Folder, card: DatasetCard, prefix: str = "") -> list[str]:
+    """Return the files under ``prefix`` that are missing or of another size than the card says.
+
+    It opens none of them: `fedkim data check` reads and hashes all.
+    """
+    return [
+        name
+        for name, facts in card.files.items()
+        if name.startswith(prefix)
+        and not (root.exists(name) and root.fs.size(root.full(name)) == facts.size_bytes)
+    ]
+
+
 def write_card(
     root: Folder, card: DatasetCard, known: Mapping[str, FileFacts] | None = None
 ) -> DatasetCard:

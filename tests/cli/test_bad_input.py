@@ -1,21 +1,37 @@
 """Bad input from the command line: one clear error, exit code 2, nothing harmed."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from fedkim_ray.config import load_recipe
+from fedkim_ray.run_folder import RunFolder
+
 FEDKIM = Path(sys.executable).parent / "fedkim"
 
 
-def fedkim(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def fedkim(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder of its own."""
     command = [str(a) for a in (FEDKIM, *arguments)]
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def refused(done: subprocess.CompletedProcess[str], names: str) -> None:
+    """Hold a command's end against the promise: one clear error, exit code 2, no traceback."""
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, done.stderr
+    assert names in said, said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -31,10 +47,7 @@ def fedkim(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str
 )
 def test_one_clear_error_and_exit_code_2(arguments: list[str], names: str, tmp_path: Path) -> None:
     done = fedkim(*arguments, cwd=tmp_path)
-    said = " ".join(done.stderr.split())
-    assert done.returncode == 2, done.stderr
-    assert names in said
-    assert "Traceback" not in said
+    refused(done, names)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,9 +62,58 @@ def test_an_impossible_run_is_refused_before_anything_is_written(
     }.items():
         sets = ["--set", f"data.root={tiny_root}", "--set", override]
         done = fedkim("run", "tiny", *sets, cwd=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert names in " ".join(done.stderr.split())
+        refused(done, names)
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_truncated_table_is_refused_before_work_starts(tiny_root: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
+    cut = next((root / "public").rglob("*.parquet"))
+    cut.write_bytes(cut.read_bytes()[:100])
+    refused(fedkim("run", "tiny", "--set", f"data.root={root}", cwd=tmp_path), cut.name)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_another_recipe_or_format_goes_not_on(tiny_root: str, tmp_path: Path) -> None:
+    run, root = tmp_path / "run", f"data.root={tiny_root}"
+    RunFolder.create(str(run), load_recipe("tiny", [root]))
+    before = {f: f.read_bytes() for f in run.iterdir()}
+    again = ["run", "tiny", "--resume", "--out", run, "--set", root]
+    refused(fedkim(*again, "--set", "seed=9", cwd=tmp_path), "another recipe: seed differ")
+    refused(fedkim("run", "tiny", "--out", run, "--set", root, cwd=tmp_path), "a run at")
+    assert {f: f.read_bytes() for f in run.iterdir()} == before
+
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "format_version": 99}))
+    refused(fedkim("run", "--resume", "--out", run, cwd=tmp_path), "format version 99")
+
+
+@pytest.mark.slow
+def test_a_bundle_with_a_changed_byte_is_refused(
+    bundle_url: str, tiny_root: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_url, bundle)
+    file = next(bundle.glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    for command in (
+        ["bundle", "verify", bundle],
+        ["evaluate", bundle, "--data", tiny_root],
+        ["serve", bundle, "--no-auth"],
+    ):
+        refused(fedkim(*command, cwd=tmp_path), file.name)
+
+
+@pytest.mark.slow
+def test_a_ray_that_is_not_there_is_said(tiny_root: str, tmp_path: Path) -> None:
+    sets = ["--set", f"data.root={tiny_root}"]
+    nowhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:9"}
+    refused(fedkim("run", "tiny", *sets, cwd=tmp_path, env=nowhere), "RAY_ADDRESS")
 
 
 @pytest.mark.slow

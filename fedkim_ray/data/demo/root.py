@@ -15,7 +15,7 @@ from fedkim_ray.data.demo.ecg import LEADS, NUM_SAMPLES, SAMPLING_RATE_HZ
 from fedkim_ray.data.demo.ecg_tasks import ecg_rows
 from fedkim_ray.data.demo.icu import Patients, fit_scales
 from fedkim_ray.data.demo.sites import SITES, PatientSplit, Site, split_clif, split_support2
-from fedkim_ray.data.root import CARD, DatasetCard, Source, read_card, write_card
+from fedkim_ray.data.root import CARD, DatasetCard, Source, altered_files, read_card, write_card
 from fedkim_ray.data.schema import DataSpec, ImageSpec, SignalSpec, sample_table, write_samples
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError
@@ -131,11 +131,7 @@ def _whole_card(root: Folder, seed: int, sizes: DemoSizes) -> DatasetCard | None
         return None
     card = read_card(root)
     same = (card.name, card.seed, card.split_rule) == (NAME, seed, _split_rule(sizes))
-    whole = all(
-        root.exists(name) and root.fs.size(root.full(name)) == facts.size_bytes
-        for name, facts in card.files.items()
-    )
-    return card if same and whole else None
+    return card if same and not altered_files(root, card) else None
 
 
 def _clear(root: Folder, names: set[str]) -> None:
