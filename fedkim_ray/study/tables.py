@@ -20,9 +20,13 @@ def print_study(report: StudyReport, console: Console) -> None:
     console.print(f"[bold]{report.name}[/bold] on {report.data_name}. {report.subset_note}")
     console.print(f"{report.interval_note} AUROC, or token F1 of generated answers.")
     for arm in report.arms[1:] or report.arms:
-        table = Table(title=f"{first} minus {arm}" if arm != first else first, box=box.SIMPLE)
+        table = Table(
+            title=f"{first} minus {arm}" if arm != first else first,
+            box=box.SIMPLE,
+            padding=(0, 1, 0, 0),
+        )
         for column in ("task", "data", first, arm, "difference", "ahead"):
-            table.add_column(column, no_wrap=column == "difference")
+            table.add_column(column, no_wrap=column == "difference", overflow="fold")
         for row in _pairs(report, first, arm):
             table.add_row(*row)
         console.print(table)
