@@ -1,5 +1,6 @@
 """``fedkim evaluate`` and ``report``."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,10 +11,12 @@ from fedkim_ray.cli.progress import new_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from fedkim_ray.bundle.read import LoadedBundle
     from fedkim_ray.config import EvaluationConfig
     from fedkim_ray.evaluation.results import EvaluationReport
+    from fedkim_ray.evaluation.scoring import AskBatches
     from fedkim_ray.run_folder import RunFolder
     from fedkim_ray.types import TaskId
 
@@ -45,6 +48,9 @@ def evaluate(
         bool,
         typer.Option("--remove-experts", help="Ask yes/no tasks again without each expert."),
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Ray workers that share the questions; 1: this process.", min=1)
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on a data root's test data, trained and unseen tasks apart.
@@ -71,7 +77,10 @@ def evaluate(
         tasks_by_id = {task.id: task for task in facts.tasks}
         report = evaluate_base(facts.base, tasks_by_id, Folder.at(data), config, names, chosen)
     else:
-        report = _score(load_bundle(bundle), data, config, names, chosen, out, remove_experts)
+        with _asked_by(workers, bundle, data, names, config, chosen) as ask:
+            report = _score(
+                load_bundle(bundle), data, config, names, chosen, out, remove_experts, ask
+            )
     if out:
         write_report(report, Folder.at(out))
         write_html(Folder.at(out), html_report(report))
@@ -97,6 +106,31 @@ def evaluate_run(
     return run.evaluation.full(PAGE)
 
 
+def _asked_by(
+    workers: int,
+    bundle: str,
+    data: str,
+    tasks: list[str] | None,
+    config: "EvaluationConfig",
+    read: Literal["likelihood", "generate"],
+) -> "AbstractContextManager[AskBatches | None]":
+    """Return who answers: Ray workers for the length of a block, or None for this process."""
+    if workers == 1:
+        return nullcontext()
+    from fedkim_ray.evaluation.ray_evaluate import RayQuestions, ray_workers
+    from fedkim_ray.storage import Folder
+
+    asked = RayQuestions(
+        bundle_url=Folder.at(bundle).url,
+        root_url=Folder.at(data).url,
+        tasks=tuple(tasks) if tasks else None,
+        max_questions=config.max_questions,
+        read=read,
+        max_new_tokens=config.max_new_tokens,
+    )
+    return ray_workers(asked, workers)
+
+
 def _score(
     bundle: "LoadedBundle",
     data: str,
@@ -105,6 +139,7 @@ def _score(
     read: Literal["likelihood", "generate"] = "likelihood",
     out: str | None = None,
     remove_experts: bool = False,
+    ask: "AskBatches | None" = None,
 ) -> "EvaluationReport":
     from fedkim_ray.evaluation.evaluate import evaluate_bundle
     from fedkim_ray.storage import Folder
@@ -120,6 +155,7 @@ def _score(
             lambda done, total: progress.update(bar, completed=done, total=total),
             keep_in=Folder.at(out) if out else None,
             remove_experts=remove_experts,
+            ask=ask,
         )
 
 

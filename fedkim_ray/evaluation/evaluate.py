@@ -16,7 +16,7 @@ from fedkim_ray.evaluation.expert_removal import num_routed_experts, removal_eff
 from fedkim_ray.evaluation.judge import QuestionSet, judge
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.routing import routing_of
-from fedkim_ray.evaluation.scoring import OnProgress, Read, score_samples
+from fedkim_ray.evaluation.scoring import AskBatches, OnProgress, Read, score_samples
 from fedkim_ray.evaluation.subset import fixed_subset
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
@@ -31,6 +31,7 @@ def evaluate_bundle(
     on_progress: OnProgress | None = None,
     keep_in: Folder | None = None,
     remove_experts: bool = False,
+    ask: AskBatches | None = None,
 ) -> EvaluationReport:
     """Score a bundle on ``root/test/<task>`` and return its report, with every answer.
 
@@ -43,6 +44,7 @@ def evaluate_bundle(
         on_progress: Called after each batch.
         keep_in: Where answers are kept as they come; the same evaluation goes on from them.
         remove_experts: Ask the yes/no questions once more without each expert.
+        ask: Who answers batches; this process where None. See ``ray_evaluate.py``.
 
     Raises:
         DataError: the root or a task's test data are absent, or of another specification.
@@ -63,6 +65,7 @@ def evaluate_bundle(
         read=read,
         on_progress=on_progress,
         log=log,
+        ask=ask,
     )
     answered = time.monotonic()
     results = judge(

@@ -5,8 +5,9 @@ the table returns them in the order in which they came. Rows are decoded batch b
 holds one batch of images or signals.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -36,6 +37,11 @@ class Question:
     num_tokens: int
 
 
+Answered: TypeAlias = tuple[list[Question], list[Answer]]
+AskBatches: TypeAlias = Callable[[Iterable[list[Question]]], Iterator[Answered]]
+"""Answers batches, each of one reading; they may come back in another order."""
+
+
 def score_samples(
     model: InjectedModel,
     samples: Mapping[TaskId, SampleSet],
@@ -45,6 +51,7 @@ def score_samples(
     read: Read = "likelihood",
     on_progress: OnProgress | None = None,
     log: AnswerLog | None = None,
+    ask: AskBatches | None = None,
 ) -> pa.Table:
     """Return the model's answer to every row of ``samples``, as a table of schema ``ANSWERS``.
 
@@ -56,18 +63,15 @@ def score_samples(
         read: How yes/no tasks are read; tasks of the kind ``generate`` are always generated.
         on_progress: Called after each batch.
         log: Answers that are there already, and where new ones are kept.
+        ask: Who answers batches; this process where None.
 
     Raises:
         TrainingDivergedError: a probability is NaN.
     """
     answers: dict[Asked, Answer] = dict(log.answers) if log else {}
     total = sum(len(rows) for rows in samples.values())
-    for batch in batches_of(model, samples, batch_size, read, answers):
-        examples = [samples[q.task][q.row] for q in batch]
-        if _reading(model.tasks[batch[0].task], read) == "likelihood":
-            came = _by_likelihood(model, examples)
-        else:
-            came = _by_generation(model, examples, max_new_tokens)
+    ask = ask or partial(ask_here, model, samples, read, max_new_tokens)
+    for batch, came in ask(batches_of(model, samples, batch_size, read, answers)):
         told = {(q.task, q.row): a for q, a in zip(batch, came, strict=True)}
         answers |= told
         if log:
@@ -76,6 +80,22 @@ def score_samples(
             on_progress(len(answers), total)
     in_order = {t: [answers[t, row] for row in range(len(rows))] for t, rows in samples.items()}
     return answer_table(samples, in_order, model.tasks)
+
+
+def ask_here(
+    model: InjectedModel,
+    samples: Mapping[TaskId, SampleSet],
+    read: Read,
+    max_new_tokens: int,
+    batches: Iterable[list[Question]],
+) -> Iterator[Answered]:
+    """Answer one batch after the other in this process."""
+    for batch in batches:
+        examples = [samples[q.task][q.row] for q in batch]
+        if _reading(model.tasks[batch[0].task], read) == "likelihood":
+            yield batch, _by_likelihood(model, examples)
+        else:
+            yield batch, _by_generation(model, examples, max_new_tokens)
 
 
 def num_tokens(model: InjectedModel, task: Task, samples: SampleSet) -> np.ndarray:
