@@ -255,7 +255,7 @@ def _trained_tasks(
 
 
 def _require_public_data(root: Folder, card: DatasetCard) -> None:
-    """Hold the files that the server reads against the card; private ones are not its to look at."""
+    """Hold the files that the server reads against the card; private ones it may not look at."""
     if altered := [n for part in ("public/", "test/") for n in altered_files(root, card, part)]:
         raise DataError(
             f"{root.full(altered[0])!r} is missing or of another size ({len(altered)} such files).",
