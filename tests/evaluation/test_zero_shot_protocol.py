@@ -14,7 +14,7 @@ import pytest
 from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import write_tiny_root
 from fedkim_ray.data.loading import load_samples
-from fedkim_ray.data.root import read_card, write_card
+from fedkim_ray.data.root import CARD, FileFacts, read_card, write_card
 from fedkim_ray.data.schema import join_tables, write_samples
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError, RecipeError
@@ -38,9 +38,13 @@ def poisoned_root(tmp_path_factory: pytest.TempPathFactory) -> str:
             name = f"{place.format(task)}/part-0.parquet"
             write_samples(root, name, join_tables([part], card.spec))
     card = write_card(root, card)
-    for name in card.files:
-        if name.split("/")[-2] in UNSEEN or name.split("/")[-3] in UNSEEN:
-            root.write_bytes(name, b"poison")
+    poisoned = [n for n in card.files if {*UNSEEN} & {*n.split("/")}]
+    for name in poisoned:
+        root.write_bytes(name, b"poison")
+    # The card has the poison's hash, so that a check of the files' bytes passes.
+    facts = {n: FileFacts(sha256=root.sha256(n), size_bytes=6, num_examples=4) for n in poisoned}
+    whole = card.model_copy(update={"files": {**card.files, **facts}})
+    root.write_bytes(CARD, whole.model_dump_json().encode())
     return url
 
 
