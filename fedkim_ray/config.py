@@ -191,19 +191,56 @@ class FederationConfig(Frozen):
     local: LocalTrainingConfig = LocalTrainingConfig()
     clients_train: bool = True
     """False leaves the clients out: encoders then learn from the public data alone."""
-    execution: Literal["resident", "local"] = "resident"
-    """``resident``: one long-lived Ray Train run a client. ``local``: a plain loop, no Ray."""
+    execution: Literal["resident", "pooled", "local"] = "resident"
+    """``resident``: one long-lived Ray Train run a client. ``pooled``: ``num_slots`` runs that take
+    the next sampled client from a queue. ``local``: a plain loop, no Ray."""
+    num_slots: PositiveInt = 2
+    """Clients that train at the same time in pooled execution."""
+    weighting: Literal["examples", "equal"] = "examples"
+    """What a client counts in a mean: as many times as it has examples, or once."""
+    clients_per_round: PositiveInt | None = None
+    """Clients drawn for each round; null draws by ``client_fraction``."""
+    client_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Share of all clients drawn for each round, rounded up; all take part where null."""
     min_clients: PositiveInt = 1
     """A round with fewer usable updates is retried once, then fails."""
+    min_clients_per_modality: PositiveInt = 1
+    """An encoder that fewer clients trained in a round keeps its values; the report names it."""
     client_timeout_s: PositiveFloat = 600.0
-    """Seconds a round waits for a client, counted from the round's start."""
+    """Seconds that a client gets for its round, from when it is asked."""
+    round_deadline_s: PositiveFloat | None = None
+    """Seconds for a whole round with its retry; then it goes on with a quorum, or fails."""
+    max_update_norm: PositiveFloat | None = None
+    """An update of a larger Euclidean norm is refused."""
+    evaluate: bool = True
+    """Clients score encoders and heads on their validation data before and after injection."""
     join_timeout_s: PositiveFloat = 180.0
-    """Seconds to wait for the clients' runs to start."""
+    """Seconds to wait for clients: for all when the run starts, for a quorum later on."""
+    workers_per_client: PositiveInt = 1
+    """Workers that are one client together; each batch is split over them."""
     cpus_per_client: PositiveFloat = 1.0
+    """CPUs that each of a client's workers reserves."""
     threads_per_client: PositiveInt = 1
     """torch threads inside a client; 1 gives the same numbers everywhere."""
     client_resources: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Custom Ray resources that pin a client to its own node: {client: {resource: amount}}."""
+    client_selector: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Ray node labels that pin a client to its own node: {client: {label: value}}."""
+
+    @model_validator(mode="after")
+    def _samples_one_way(self) -> "FederationConfig":
+        if self.clients_per_round is not None and self.client_fraction is not None:
+            raise ValueError("clients_per_round and client_fraction exclude one another")
+        return self
+
+    @model_validator(mode="after")
+    def _slots_take_any_client(self) -> "FederationConfig":
+        if self.execution == "pooled" and (self.client_resources or self.client_selector):
+            raise ValueError(
+                "client_resources and client_selector pin resident clients; a pooled slot takes "
+                "any client"
+            )
+        return self
 
 
 class RouterConfig(Frozen):

@@ -74,8 +74,18 @@ class ClientFailedError(FedKimError):
     """A client could not finish its work; the text holds no value of its data."""
 
 
+class UpdateNormError(ClientFailedError):
+    """A client's update is larger than the recipe allows."""
+
+
 class RoundFailedError(FedKimError):
     """A round ended without enough updates to go on."""
+
+
+class RunAbortedError(FedKimError):
+    """Somebody ended the run with `fedkim abort`; it can be resumed."""
+
+    exit_code: ClassVar[int] = 130
 
 
 class GateShapeError(FedKimError):

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from fedkim_ray.aborting import abortable
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
@@ -29,24 +30,24 @@ from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError, RecipeError
-from fedkim_ray.federation.aggregation import ServerState, state_from_tensors, state_tensors
+from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.clients import Clients
-from fedkim_ray.federation.coordinator import run_round
+from fedkim_ray.federation.coordinator import run_round, score_params
 from fedkim_ray.federation.ray_clients import open_clients
-from fedkim_ray.federation.setup import make_setups
+from fedkim_ray.federation.round_files import publish_aggregated, publish_scores, read_aggregated
+from fedkim_ray.federation.setup import make_setups, require_no_running_statistics
 from fedkim_ray.federation.strategies import build_strategy
+from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
 from fedkim_ray.injection.round_files import encoders_of, read_injection
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_metrics import RunMetrics
-from fedkim_ray.storage import Folder, is_published, open_published, publish
-from fedkim_ray.types import ClientId, Task, TaskId
+from fedkim_ray.storage import Folder, is_published
+from fedkim_ray.types import ClientId, Params, Task, TaskId
 
 OnEvent = Callable[[Mapping[str, Any]], None]
-AGGREGATED = "aggregated"
-AGGREGATED_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,8 @@ def plan_run(recipe: Recipe) -> RunPlan:
         client: tuple(task for task in trained if task.id in card.tasks_of(client))
         for client in clients
     }
-    LightModel(recipe.encoders, card.spec, trained)  # refuses impossible encoders early
+    light = LightModel(recipe.encoders, card.spec, trained)  # refuses impossible encoders early
+    require_no_running_statistics(light)
     if recipe.federation.clients_train:  # refuses an impossible quorum before Ray starts
         make_setups(
             clients,
@@ -114,18 +116,21 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
             "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
         }
     )
-    with tempfile.TemporaryDirectory(prefix="fedkim-") as scratch:
+    with abortable(run), tempfile.TemporaryDirectory(prefix="fedkim-") as scratch:
         if first < recipe.federation.rounds:
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),
                 closing(metrics),
                 _clients_of(run, plan, scratch, tell) as clients,
             ):
+                if first:  # it may have been killed between injection and scores
+                    _score(run, clients, first - 1, tell)
                 for r in range(first, recipe.federation.rounds):
                     if not is_published(run.aggregated(r)):
                         _federate(run, _state_before(run, plan, r), clients, r, tell)
                     _inject(run, plan, r, scratch, tell)
                     metrics.injected(run.injected(r).read_json("log.json")["loss_by_task"])
+                    _score(run, clients, r, tell)
     return _finish(run, plan, tell)
 
 
@@ -144,11 +149,7 @@ def _federate(
             on_event=tell,
         )
         report = told.model_dump(mode="json")
-    encoders = {n: p for n, p in state.params.items() if n.startswith("encoders.")}
-    with publish(run.aggregated(r), AGGREGATED, AGGREGATED_VERSION) as out:
-        out.write_tensors("encoders.safetensors", encoders)
-        out.write_tensors("server.safetensors", state_tensors(state))
-        out.write_json("report.json", report)
+    publish_aggregated(run.aggregated(r), state, report)
     valid = {t: m["auroc_after"] for t, m in report["tasks"].items() if "auroc_after" in m}
     tell({"event": "aggregated", "round": r, "valid_auroc": valid})
 
@@ -182,11 +183,31 @@ def _state_before(run: RunFolder, plan: RunPlan, r: int) -> ServerState:
         torch.manual_seed(run.recipe.seed)
         light = LightModel(run.recipe.encoders, plan.card.spec, plan.trained)
         return strategy.init(light.params())
-    folder = run.aggregated(r - 1)
-    open_published(folder, AGGREGATED, AGGREGATED_VERSION)
-    state = state_from_tensors(folder.read_tensors("server.safetensors"))
-    injected, _ = read_injection(run.injected(r - 1))
-    return strategy.rebase(state, {**state.params, **encoders_of(injected.params)})
+    state = read_aggregated(run.aggregated(r - 1))
+    return strategy.rebase(state, _injected_params(run, state, r - 1))
+
+
+def _injected_params(run: RunFolder, state: ServerState, r: int) -> Params:
+    """Return the global parameters with the encoders that round ``r``'s injection published."""
+    injected, _ = read_injection(run.injected(r))
+    return {**state.params, **encoders_of(injected.params)}
+
+
+def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> None:
+    """Let the clients score heads and encoders before and after the round's injection."""
+    if clients is None or not run.recipe.federation.evaluate or is_published(run.scores(r)):
+        return
+    state = read_aggregated(run.aggregated(r))
+    params: Mapping[Work, Params] = {
+        "score_aggregated": state.params,
+        "score_injected": _injected_params(run, state, r),
+    }
+    before, after = (
+        score_params(clients, p, r, work, federation=run.recipe.federation, on_event=tell)
+        for work, p in params.items()
+    )
+    publish_scores(run.scores(r), {"round_index": r, "before": before, "after": after})
+    tell({"event": "scored", "round": r, "before": before, "after": after})
 
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:

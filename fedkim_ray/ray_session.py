@@ -43,11 +43,7 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
                 resources=_local_resources(recipe),
             )
     except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
-        raise EnvironmentProblemError(
-            f"Ray could not be started or reached: {str(error).splitlines()[0]}",
-            "A run needs a Ray cluster (RAY_ADDRESS) or starts a local one.",
-            "Check RAY_ADDRESS, or unset it for a local Ray.",
-        ) from error
+        raise _unreachable(error) from error
     try:
         _require_cpus(needed)
         with redirect_stdout(sys.stderr):  # Ray's threads print; stdout is the command's answer
@@ -66,10 +62,39 @@ def _require_listener(address: str) -> None:
             raise ConnectionError(f"nobody listens at {address} ({error.strerror})") from None
 
 
+def cluster_facts() -> tuple[dict[str, float], dict[str, float], list[dict[str, str]]]:
+    """Return the resources of the cluster at ``RAY_ADDRESS``, the free ones, and nodes' labels.
+
+    Raises:
+        EnvironmentProblemError: it cannot be reached.
+    """
+    try:
+        _require_listener(os.environ["RAY_ADDRESS"])
+        with ray.init(log_to_driver=False):
+            total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
+        raise _unreachable(error) from error
+    return total, free, [node["Labels"] for node in nodes if node["Alive"]]
+
+
+def _unreachable(error: Exception) -> EnvironmentProblemError:
+    return EnvironmentProblemError(
+        f"Ray could not be started or reached: {str(error).splitlines()[0]}",
+        "A run needs a Ray cluster (RAY_ADDRESS) or starts a local one.",
+        "Check RAY_ADDRESS, or unset it for a local Ray.",
+    )
+
+
 def _cpus_needed(recipe: Recipe, num_clients: int) -> int:
-    clients = num_clients * recipe.federation.cpus_per_client
+    federation = recipe.federation
+    if federation.execution == "pooled":
+        num_clients = min(num_clients, federation.num_slots)
+    per_client = federation.cpus_per_client * federation.workers_per_client
+    clients = num_clients * (federation.execution != "local") * per_client
     injection = recipe.injection.num_workers * recipe.injection.cpus_per_worker
-    return int(-(-(clients * recipe.federation.clients_train + injection) // 1))
+    return int(-(-(clients * federation.clients_train + injection) // 1))
 
 
 def _local_resources(recipe: Recipe) -> dict[str, float]:

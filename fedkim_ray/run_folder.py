@@ -2,11 +2,11 @@
 
 run.json, recipe.yaml               written at the start
 log.jsonl                           events, one JSON object a line
-rounds/0000/aggregated/             published after the clients' round
-    encoders.safetensors            what injection starts from
-    server.safetensors              the strategy's whole state
-    report.json                     who took part, losses, seconds, bytes, failures
+abort.json                          left by `fedkim abort` until the run is resumed
+rounds/0000/aggregated/             published after the clients' round (federation/round_files.py)
 rounds/0000/injected/               published by injection (injection/round_files.py)
+rounds/0000/scores/                 published after it: what the clients' heads make of the encoders
+    scores.json                     before and after the injection, by task
 bundle/                             published at the end (bundle/layout.py)
 evaluation/                         report.json, answers.parquet, report.html
 """
@@ -27,6 +27,8 @@ from fedkim_ray.storage import Folder, is_published
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
+LOG_FILE = "log.jsonl"
+ABORT_FILE = "abort.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class RunFolder:
         """Where the round's injection is published."""
         return self.folder / f"rounds/{round_index:04d}/injected"
 
+    def scores(self, round_index: int) -> Folder:
+        """Where the clients' scores before and after the round's injection are published."""
+        return self.folder / f"rounds/{round_index:04d}/scores"
+
     @property
     def bundle(self) -> Folder:
         """Where the finished model is published."""
@@ -125,22 +131,20 @@ class RunFolder:
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append an event to the run's log."""
-        self.folder.append_line("log.jsonl", json.dumps({"time": time.time(), **event}))
+        self.folder.append_line(LOG_FILE, json.dumps({"time": time.time(), **event}))
 
-    def status(self) -> dict[str, Any]:
-        """Return where the run stands, in plain values."""
-        done, total = self.rounds_done(), self.recipe.federation.rounds
-        aggregated = is_published(self.aggregated(done)) if done < total else False
-        return {
-            "run_id": self.run_id,
-            "recipe": self.recipe.name,
-            "variant": self.recipe.variant,
-            "rounds_done": done,
-            "rounds": total,
-            "waiting_for_injection": aggregated,
-            "bundle": self.bundle.url if is_published(self.bundle) else None,
-            "evaluated": self.evaluation.exists("report.json"),
-        }
+    def request_abort(self) -> None:
+        """Leave the mark that ends the run's driver, wherever it runs."""
+        self.folder.write_json(ABORT_FILE, {"time": time.time()})
+
+    def abort_requested(self) -> bool:
+        """Return whether the mark is there."""
+        return self.folder.exists(ABORT_FILE)
+
+    def forget_abort(self) -> None:
+        """Take the mark away: the run goes on."""
+        if self.abort_requested():
+            self.folder.fs.rm(self.folder.full(ABORT_FILE))
 
 
 def _differences(a: Recipe, b: Recipe) -> list[str]:

@@ -19,7 +19,7 @@ import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
 
-from fedkim_ray.errors import StorageError
+from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.types import Params
 
 MANIFEST = "manifest.json"
@@ -100,9 +100,12 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-        except BaseException:  # a full disk needs the space back, and a manifest must not list it
+        except BaseException as error:
+            # A full disk needs the space back, and a manifest must not list it.
             with suppress(OSError):
                 os.unlink(part)
+            if isinstance(error, OSError):
+                raise _cannot_write(path, error) from error
             raise
 
     def append_line(self, name: str, line: str) -> None:
@@ -151,6 +154,14 @@ class Folder:
             while piece := file.read(CHUNK_BYTES):
                 digest.update(piece)
         return digest.hexdigest()
+
+
+def _cannot_write(path: str, error: OSError) -> EnvironmentProblemError:
+    return EnvironmentProblemError(
+        f"{path!r} cannot be written: {error.strerror or type(error).__name__}.",
+        "A run writes its results there; what was published before is whole.",
+        "Free space or mend the permissions, then go on with --resume.",
+    )
 
 
 @contextmanager

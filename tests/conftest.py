@@ -1,15 +1,21 @@
 """Fixtures that several folders share."""
 
+import base64
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import load_recipe
-from fedkim_ray.data.demo.tiny import write_tiny_root
-from fedkim_ray.data.root import read_card
+from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
+from fedkim_ray.data.root import read_card, write_card
+from fedkim_ray.data.schema import sample_table, write_samples
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
@@ -90,3 +96,63 @@ def _write_tiny_bundle(folder: Path, data_url: str, overrides: list[str]) -> str
     bundle = Folder.at(folder / "bundle")
     write_bundle(bundle, injected, recipe, card, TASKS, card.clients)
     return bundle.url
+
+
+NUMBERS = np.float32([3.1847293, -2.7391846, 1.9283746, -0.8172635])
+"""Four values in a row that no honest file holds."""
+WORDS = ("Zarathustra-Quellwasser-4711", "subject-kxq-88313", "sample-wvz-55027")
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """A data root whose client south has marks in its private data, and a search for them."""
+
+    root: str
+
+    def found_in(self, place: Path | bytes) -> set[str]:
+        """Return the marks that some file under a folder, or some bytes, hold in any form."""
+        if isinstance(place, bytes):
+            return {name for name, form in marks() if form in place}
+        found: set[str] = set()
+        for file in place.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                with suppress(FileNotFoundError):  # logs rotate, sessions end
+                    found |= self.found_in(file.read_bytes())
+        return found
+
+
+def marks() -> Iterator[tuple[str, bytes]]:
+    """Give each mark as text, base64 in its three alignments, and as float32 and float64 bytes."""
+    for word in WORDS:
+        yield word, word.encode()
+        for shift in range(3):
+            # Without the characters that neighbours change at both ends.
+            yield word, base64.b64encode(b"x" * shift + word.encode())[4:-4]
+    for number in NUMBERS:
+        yield f"text of {number}", f"{abs(number):.6f}".encode()
+    for width in (np.float32, np.float64):
+        raw = NUMBERS.astype(width).tobytes()
+        yield f"{width.__name__} bytes", raw
+        for shift in range(3):
+            yield f"{width.__name__} base64", base64.b64encode(b"x" * shift + raw)[4:-4]
+
+
+@pytest.fixture(scope="session")
+def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
+    """A tiny data root with marks in every private row of client south's mortality task."""
+    root = Folder.at(tmp_path_factory.mktemp("data") / "marked")
+    card = write_tiny_root(root.url)
+    for split in ("train", "valid"):
+        name = f"clients/south/mortality/{split}/part-0.parquet"
+        rows = pq.read_table(root.full(name)).to_pylist()
+        for k, row in enumerate(rows):
+            row |= {"question": WORDS[0], "subject_id": f"{WORDS[1]}-{split}-{k}"}
+            row |= {"sample_id": f"{WORDS[2]}-{split}-{k}"}
+            row["lab"] = np.resize(NUMBERS, SPEC.shape("lab")).astype(np.float32)
+            row["lab_mask"] = np.ones(SPEC.shape("lab"), np.uint8)
+            for other in ("vital", "input", "output"):
+                for column in (other, f"{other}_mask"):
+                    row[column] = np.asarray(row[column]).reshape(SPEC.shape(other))
+        write_samples(root, name, sample_table(rows, SPEC))
+    write_card(root, card.model_copy(update={"files": {}}))
+    return Canaries(root.url)

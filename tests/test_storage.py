@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkim_ray.errors import StorageError
+from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.storage import (
     MANIFEST,
     Folder,
@@ -133,7 +133,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(EnvironmentProblemError, match="No space left"):
         folder.write_bytes("state.bin", b"new and longer")
     assert folder.read_bytes("state.bin") == b"old"
     assert folder.names() == ["state.bin"]

@@ -20,6 +20,7 @@ from fedkim_ray.cli import (
     models,
     run,
     serve,
+    status,
     submit,
 )
 
@@ -31,7 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
-app.command("status")(run.status)
+app.command("status")(status.status)
+app.command("abort")(status.abort)
 app.command("recipes")(run.recipes)
 app.command("submit")(submit.submit)
 app.command("doctor")(doctor.doctor)

@@ -80,8 +80,40 @@ class RunProgress:
     def _on_round_started(self, event: Mapping[str, Any]) -> None:
         self._show(f"round {event['round'] + 1}: clients train", len(event["clients"]))
 
+    def _on_round_retried(self, event: Mapping[str, Any]) -> None:
+        self._show(f"round {event['round'] + 1}: clients train again", len(event["clients"]))
+
+    def _on_round_finished(self, event: Mapping[str, Any]) -> None:
+        report = event["report"]
+        moved = f"{report['bytes_down'] / 1e6:.1f} MB down, {report['bytes_up'] / 1e6:.1f} MB up"
+        self.console.print(
+            f"Round {event['round'] + 1}: {len(report['clients'])} of {report['num_sampled']} "
+            f"clients, {report['seconds']:.1f} s, {moved}"
+        )
+        for group in report["kept_groups"]:
+            self.console.print(f"[yellow]{group} keeps its values:[/] too few clients trained it")
+
+    def _on_scoring_started(self, event: Mapping[str, Any]) -> None:
+        self._show(f"round {event['round'] + 1}: clients score", len(event["clients"]))
+
+    def _on_scored(self, event: Mapping[str, Any]) -> None:
+        pairs = {
+            task: (event["before"][task].get("auroc"), event["after"].get(task, {}).get("auroc"))
+            for task in event["before"]
+        }
+        said = ", ".join(f"{t} {b:.3f} > {a:.3f}" for t, (b, a) in pairs.items() if b and a)
+        if said:
+            self.console.print(
+                f"Round {event['round'] + 1}: heads' AUROC over the injection {said}"
+            )
+
+    def _on_client_lost(self, event: Mapping[str, Any]) -> None:
+        self.console.print(f"[yellow]{event['client']} is lost[/]")
+
     def _on_client_finished(self, event: Mapping[str, Any]) -> None:
-        self.progress.update(self.stage, advance=1, note=event["client"])
+        loss = event["metrics"].get("train/loss")
+        note = event["client"] if loss is None else f"{event['client']} loss {loss:.3f}"
+        self.progress.update(self.stage, advance=1, note=note)
 
     def _on_client_failed(self, event: Mapping[str, Any]) -> None:
         self.console.print(f"[yellow]{event['client']} failed:[/] {event['message']}")

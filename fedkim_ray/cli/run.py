@@ -1,18 +1,16 @@
-"""``fedkim run``, ``status`` and ``recipes``."""
+"""``fedkim run`` and ``recipes``."""
 
 import json
-import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from fedkim_ray.cli import submit
 from fedkim_ray.cli.options import AsJson, Overrides, Variant
 
 if TYPE_CHECKING:
+    from fedkim_ray.config import Recipe
     from fedkim_ray.run_folder import RunFolder
 
 
@@ -36,6 +34,9 @@ def run(
     events: Annotated[
         bool, typer.Option("--events", help="Print events as JSON lines instead of bars.")
     ] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what a run would do, and do nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a federation, inject it into the language model, and write a bundle.
@@ -45,6 +46,11 @@ def run(
     A run that was killed goes on with: fedkim run --resume --out runs/tiny
     """
     console = Console(stderr=True)
+    if dry:
+        from fedkim_ray.cli.dry_run import dry_run
+
+        dry_run(_load(recipe, out, overrides or [], variant), as_json)
+        return
     folder = _open_run(recipe, out, overrides or [], variant, resume)
 
     # After the recipe was read: a misspelt one is refused without loading the libraries.
@@ -85,26 +91,14 @@ def _open_run(
     return RunFolder.create(url, loaded)
 
 
-def status(
-    out: Annotated[str, typer.Argument(help="Folder of the run, or a submission's id.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show where a run stands."""
-    from fedkim_ray.types import SUBMISSION_PREFIX
-
-    if out.startswith(SUBMISSION_PREFIX):
-        submit.status(out, os.environ.get("RAY_ADDRESS"), as_json)
-        return
+def _load(recipe: str | None, out: str | None, overrides: list[str], variant: str) -> "Recipe":
+    """Return the named recipe, or that of the run in ``out``."""
+    from fedkim_ray.config import load_recipe
     from fedkim_ray.run_folder import RunFolder
 
-    facts = RunFolder.open(out).status()
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    table = Table(title=facts["run_id"], show_header=False)
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
-    Console().print(table)
+    if recipe is None:
+        return RunFolder.open(out or "").recipe
+    return load_recipe(recipe, overrides, variant)
 
 
 def recipes(as_json: AsJson = False) -> None:

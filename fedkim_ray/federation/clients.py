@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
-from fedkim_ray.federation.update import ClientUpdate
+from fedkim_ray.federation.update import ClientUpdate, Work
 from fedkim_ray.types import ClientId, Params
 
 Event: TypeAlias = Mapping[str, Any]
@@ -24,6 +24,8 @@ class Delivered:
     """Bytes that left the client."""
     load: Callable[[], ClientUpdate]
     """Return the update, the same each time. Raises ClientFailedError where the bytes are none."""
+    work: Work = "train"
+    """What it answers."""
 
 
 Reply: TypeAlias = Delivered | ClientFailure
@@ -35,6 +37,21 @@ class Clients(Protocol):
     @property
     def ids(self) -> Sequence[ClientId]:
         """All clients, sorted."""
+        ...
+
+    @property
+    def available(self) -> Sequence[ClientId]:
+        """Those that can take a plan now, sorted."""
+        ...
+
+    @property
+    def num_at_once(self) -> int:
+        """How many train at the same time."""
+        ...
+
+    @property
+    def times_each(self) -> bool:
+        """Whether a client that overruns its plan's time is answered for, one by one."""
         ...
 
     @property

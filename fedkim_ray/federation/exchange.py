@@ -9,13 +9,13 @@ import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from fedkim_ray.config import LocalTrainingConfig
 from fedkim_ray.errors import FedKimError
-from fedkim_ray.federation.update import ClientUpdate
+from fedkim_ray.federation.update import ClientUpdate, Work
 from fedkim_ray.types import ClientId, Frozen, Params
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,6 +31,9 @@ class RoundPlan(Frozen):
     local: LocalTrainingConfig
     proximal_mu: NonNegativeFloat = 0.0
     """mu of FedProx; 0 leaves the term out."""
+    work: Work = "train"
+    timeout_s: PositiveFloat | None = None
+    """Seconds after which a client's process gives up and starts anew; never where None."""
 
 
 class ClientFailure(Frozen):
@@ -41,6 +44,7 @@ class ClientFailure(Frozen):
     code: str
     """What metrics count it as: an error's class, or ``ClientTimeout`` or ``ClientLost``."""
     message: str
+    work: Work = "train"
 
 
 class Exchange(Protocol):
@@ -73,20 +77,35 @@ class Trainer(Protocol):
         """Train one round from the global parameters."""
         ...
 
+    def score_round(self, plan: RoundPlan, theta_global: Params) -> ClientUpdate:
+        """Score the global parameters; the update has metrics alone."""
+        ...
 
-def serve_plans(exchange: Exchange, open_trainer: Callable[[], Trainer]) -> None:
-    """Answer plans until there are no more: the whole life of a client.
 
-    An error ends the round for this client, not the client: it is told to the server, and the
-    client asks for its next plan. ``open_trainer`` is called for each plan and may cache.
+OpenTrainer: TypeAlias = Callable[[ClientId], Trainer]
+"""Gives the client that a plan is for; it is called for each plan and may cache."""
+
+
+def serve_plans(exchange: Exchange, open_trainer: OpenTrainer) -> None:
+    """Answer plans until there are no more: the whole life of a client, or of a slot of many.
+
+    An error ends the round for this client, not the process: it is told to the server, and the
+    next plan is asked for.
     """
     while (plan := exchange.next_plan()) is not None:
         try:
-            update = open_trainer().train_round(plan, exchange.global_params())
+            update = answer(plan, open_trainer(plan.client_id), exchange.global_params())
         except Exception as error:
             exchange.fail(describe_failure(plan, error))
         else:
             exchange.submit(update)
+
+
+def answer(plan: RoundPlan, trainer: Trainer, theta_global: Params) -> ClientUpdate:
+    """Do what a plan asks for."""
+    if plan.work == "train":
+        return trainer.train_round(plan, theta_global)
+    return trainer.score_round(plan, theta_global)
 
 
 def describe_failure(plan: RoundPlan, error: Exception) -> ClientFailure:
@@ -105,6 +124,7 @@ def describe_failure(plan: RoundPlan, error: Exception) -> ClientFailure:
         round_index=plan.round_index,
         code=type(error).__name__,
         message=message,
+        work=plan.work,
     )
 
 

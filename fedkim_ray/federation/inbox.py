@@ -1,14 +1,15 @@
-"""What has come in one round: each answer is validated on arrival and loaded again when folded."""
+"""What has come in one round: each answer is validated on arrival and handed on in its turn."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from fedkim_ray.errors import FedKimError, RoundFailedError
 from fedkim_ray.federation.clients import Delivered, OnEvent, Reply
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
-from fedkim_ray.federation.report import ClientReport, FailureReport, RoundReport, task_means
+from fedkim_ray.federation.report import ClientReport, FailureReport
 from fedkim_ray.federation.round_policy import RoundFacts
-from fedkim_ray.federation.update import ClientUpdate, norm, validate_update
+from fedkim_ray.federation.spill import Spill
+from fedkim_ray.federation.update import ClientUpdate, Work, validate_update
 from fedkim_ray.types import ClientId, Params
 
 
@@ -19,48 +20,72 @@ class Inbox:
         round_index: The round; an answer to another one is late and discarded.
         theta_global: What updates are validated against.
         on_event: Told of each answer.
+        work: What was asked; an answer to something else is late, too.
+        max_update_norm: Largest update that is let in.
+        num_held: Updates that may wait in memory beside the one whose turn it is; others wait on
+            disk. With 0 all of them do.
     """
 
-    def __init__(self, round_index: int, theta_global: Params, on_event: OnEvent | None) -> None:
+    def __init__(
+        self,
+        round_index: int,
+        theta_global: Params,
+        on_event: OnEvent | None,
+        *,
+        work: Work = "train",
+        max_update_norm: float | None = None,
+        num_held: int = 0,
+    ) -> None:
         self.round_index = round_index
+        self.work: Work = work
+        self.clients: dict[ClientId, ClientReport] = {}
+        """Reports of those whose update is usable."""
+        self.failures: list[FailureReport] = []
+        self.late: list[ClientId] = []
+        self.num_retries = 0
+        self.bytes_down = 0
+        self.num_spilled = 0
+        """Updates that waited on disk."""
         self._theta_global = theta_global
         self._on_event = on_event
-        self._delivered: dict[ClientId, Delivered] = {}
-        self._clients: dict[ClientId, ClientReport] = {}
-        self._failures: list[FailureReport] = []
-        self._late: list[ClientId] = []
+        self._max_update_norm = max_update_norm
+        self._num_held = num_held
+        self._spill = Spill()
+        self._turns: list[ClientId] = []
+        self._in_memory: dict[ClientId, Callable[[], ClientUpdate]] = {}
+        self._on_disk: dict[ClientId, ClientUpdate] = {}
         self._waiting: set[ClientId] = set()
-        self._num_retries = 0
-        self._bytes_down = 0
 
     def ask(self, clients: Collection[ClientId], bytes_down: int) -> None:
         """Note that these clients were asked."""
         self._waiting = set(clients)
-        self._bytes_down += bytes_down
+        self._turns = self._turns or sorted(clients)
+        self.bytes_down += bytes_down
 
     def ask_again(self, clients: Collection[ClientId], bytes_down: int) -> None:
         """Note that these clients were asked once more."""
-        self._num_retries += 1
+        self.num_retries += 1
         self.ask(clients, bytes_down)
         self.tell("round_retried", clients=sorted(clients))
 
     def without_update(self, plans: Mapping[ClientId, RoundPlan]) -> dict[ClientId, RoundPlan]:
         """Return the plans of clients whose update is missing."""
-        return {c: plan for c, plan in plans.items() if c not in self._delivered}
+        return {c: plan for c, plan in plans.items() if c not in self.clients}
 
-    def facts(self, elapsed_s: float) -> RoundFacts:
+    def facts(self, elapsed_s: float, round_s: float) -> RoundFacts:
         """Return what the round policy decides on."""
         return RoundFacts(
             elapsed_s=elapsed_s,
-            num_updates=len(self._delivered),
+            round_s=round_s,
+            num_updates=len(self.clients),
             num_waiting=len(self._waiting),
-            num_retries=self._num_retries,
+            num_retries=self.num_retries,
         )
 
     def take(self, reply: Reply) -> None:
         """Accept an answer, or note why it cannot be used; a second answer changes nothing."""
-        if reply.round_index != self.round_index:
-            self._late.append(reply.client_id)
+        if (reply.round_index, reply.work) != (self.round_index, self.work):
+            self.late.append(reply.client_id)
             self.tell("late_update", client=reply.client_id, answers_round=reply.round_index)
         elif reply.client_id in self._waiting:
             self._waiting.discard(reply.client_id)
@@ -75,34 +100,38 @@ class Inbox:
             self._fail(client_id, "ClientTimeout", f"It had not answered after {elapsed_s:.0f} s.")
         self._waiting.clear()
 
-    def updates(self) -> Iterator[ClientUpdate]:
-        """Yield the usable updates in client-id order, one at a time."""
-        for _, delivered in sorted(self._delivered.items()):
-            yield delivered.load()
+    def in_turn(self, failures_are_final: bool) -> Iterator[ClientUpdate]:
+        """Yield the updates whose turn has come, in client-id order, and let go of them.
 
-    def report(self, seconds: float) -> RoundReport:
-        """Return what happened."""
-        clients = tuple(report for _, report in sorted(self._clients.items()))
-        return RoundReport(
-            round_index=self.round_index,
-            seconds=seconds,
-            num_retries=self._num_retries,
-            bytes_up=sum(client.bytes_up for client in clients),
-            bytes_down=self._bytes_down,
-            clients=clients,
-            failures=tuple(self._failures),
-            late_updates=tuple(self._late),
-            tasks=task_means(clients),
-        )
+        Args:
+            failures_are_final: Whether nobody will be asked again, so that a client that failed
+                holds up nobody behind it.
+        """
+        while self._turns and self._turns[0] not in self._waiting:
+            client_id = self._turns[0]
+            if client_id in self._in_memory:
+                yield self._in_memory.pop(client_id)()
+            elif client_id in self._on_disk:
+                yield self._on_disk.pop(client_id)
+            elif not failures_are_final:
+                return
+            self._turns.pop(0)
+
+    def close(self) -> None:
+        """Let go of everything that was spilled."""
+        self._in_memory.clear()
+        self._on_disk.clear()
+        self._spill.close()
 
     def too_few(self, min_clients: int) -> RoundFailedError:
         """Return the error of a round without a quorum, with each client's last failure."""
-        last = {failure.client_id: failure for failure in self._failures}
+        last = {failure.client_id: failure for failure in self.failures}
         causes = " ".join(f"{f.client_id}: {f.cause}: {f.message}" for f in last.values())
         return RoundFailedError(
-            f"Round {self.round_index} has {len(self._delivered)} usable updates after "
-            f"{self._num_retries} retry. {causes}",
-            f"federation.min_clients asks for {min_clients}; the server state is unchanged.",
+            f"Round {self.round_index} has {len(self.clients)} usable updates after "
+            f"{self.num_retries} retry. {causes}",
+            f"A round needs {min_clients} (federation.min_clients, or the strategy's own bound); "
+            "the server state is unchanged.",
             "Mend what the clients report, or raise federation.client_timeout_s, and resume.",
         )
 
@@ -114,7 +143,7 @@ class Inbox:
     def _accept(self, delivered: Delivered) -> None:
         try:
             update = delivered.load()
-            validate_update(update, self._theta_global)
+            norm = validate_update(update, self._theta_global, self._max_update_norm)
         except FedKimError as error:
             self._fail(delivered.client_id, type(error).__name__, str(error))
             return
@@ -122,15 +151,24 @@ class Inbox:
             client_id=delivered.client_id,
             num_examples=dict(update.num_examples),
             metrics=dict(update.metrics),
-            update_norm=norm(update.delta),
+            update_norm=norm,
             bytes_up=delivered.size_bytes,
         )
-        self._delivered[delivered.client_id] = delivered
-        self._clients[delivered.client_id] = report
+        self._hold(update, delivered.load)
+        self.clients[report.client_id] = report
         self.tell(
             "client_finished", client=report.client_id, **report.model_dump(exclude={"client_id"})
         )
 
+    def _hold(self, update: ClientUpdate, load: Callable[[], ClientUpdate]) -> None:
+        """Keep an update until its turn: in memory if that is now or there is room."""
+        its_turn = self._num_held > 0 and self._turns[0] == update.client_id
+        if its_turn or len(self._in_memory) < self._num_held:
+            self._in_memory[update.client_id] = load
+        else:
+            self._on_disk[update.client_id] = self._spill.write(update)
+            self.num_spilled += 1
+
     def _fail(self, client_id: ClientId, cause: str, message: str) -> None:
-        self._failures.append(FailureReport(client_id=client_id, cause=cause, message=message))
+        self.failures.append(FailureReport(client_id=client_id, cause=cause, message=message))
         self.tell("client_failed", client=client_id, cause=cause, message=message)

@@ -1,20 +1,18 @@
 """Clients in a plain loop: one process, one after the other, no Ray."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from fedkim_ray.federation.client import Client
+from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Delivered, Reply
 from fedkim_ray.federation.exchange import (
     ClientFailure,
     LocalExchange,
     RoundPlan,
-    Trainer,
     serve_plans,
 )
-from fedkim_ray.federation.setup import ClientSetup
+from fedkim_ray.federation.setup import ClientSetup, Opener
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import ClientId, Params
 
@@ -25,16 +23,14 @@ class LocalClients:
     Args:
         setups: One for each client.
         seed: The run's seed.
-        open_trainer: Makes a client of its setup; called once a client, when it is first needed.
+        opener: Gives clients by their ids, from a function that gives setups.
     """
 
     def __init__(
-        self,
-        setups: Sequence[ClientSetup],
-        seed: int,
-        open_trainer: Callable[[ClientSetup], Trainer] = Client,
+        self, setups: Sequence[ClientSetup], seed: int, opener: Opener = OpenClients
     ) -> None:
-        self._open = {s.client_id: cache(partial(open_trainer, s)) for s in setups}
+        self._setups = {setup.client_id: setup for setup in setups}
+        self._open = opener(self._setups.__getitem__)
         self._seed = seed
         self._waiting: dict[ClientId, RoundPlan] = {}
         self._theta_global: Params = {}
@@ -42,12 +38,27 @@ class LocalClients:
     @property
     def ids(self) -> Sequence[ClientId]:
         """All clients, sorted."""
-        return sorted(self._open)
+        return sorted(self._setups)
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return self._seed
+
+    @property
+    def available(self) -> Sequence[ClientId]:
+        """All of them."""
+        return self.ids
+
+    @property
+    def num_at_once(self) -> int:
+        """One after the other."""
+        return 1
+
+    @property
+    def times_each(self) -> bool:
+        """A plain loop leaves nobody behind."""
+        return False
 
     def begin(self, plans: Mapping[ClientId, RoundPlan], theta_global: Params) -> int:
         """Keep the plans for ``replies``; return the bytes that clients elsewhere would get."""
@@ -60,7 +71,7 @@ class LocalClients:
         while self._waiting:
             client_id = next(iter(self._waiting))
             exchange = LocalExchange(self._waiting.pop(client_id), self._theta_global)
-            serve_plans(exchange, self._open[client_id])
+            serve_plans(exchange, self._open)
             answer = exchange.answer
             if isinstance(answer, ClientUpdate):
                 yield _delivered(answer)
@@ -81,8 +92,7 @@ class LocalClients:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Forget the clients and their data."""
-        self._open.clear()
+        """Forget the round."""
         self.end_round()
 
 
@@ -92,4 +102,5 @@ def size_bytes(params: Params) -> int:
 
 
 def _delivered(update: ClientUpdate) -> Delivered:
-    return Delivered(update.client_id, update.round_index, size_bytes(update.delta), lambda: update)
+    size = size_bytes(update.delta)
+    return Delivered(update.client_id, update.round_index, size, lambda: update, update.work)

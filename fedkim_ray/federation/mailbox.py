@@ -1,30 +1,40 @@
 """Where plans wait for clients and answers wait for the server: the middle of the exchange.
 
 Plain asyncio: one process holds it, and any transport may stand before it. Clients ask and hand
-in, the server begins rounds and takes replies; neither ever calls the other.
+in, the server begins rounds and takes replies; neither ever calls the other. Who asks is a
+*member*: a resident client, which answers its own plans, or a slot, which takes whichever client's
+plan is next.
 """
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
+from fedkim_ray.federation.update import Work
 from fedkim_ray.types import ClientId
 
 Payload: TypeAlias = Any
 """Encoded parameters or an encoded update, or whatever a transport uses to refer to them."""
+MemberId: TypeAlias = str
+MAX_HANDOUTS = 3
+"""Times a plan is given to a process that dies with it, before its client has failed the round."""
+GRACE_S = 10.0
+"""Seconds beyond its plan's own time after which a slot is taken for lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A client's process, as it joined last."""
+    """A member's process, as it joined last."""
 
     node: str
     pid: int
     num_starts: int
-    """Times the client has joined; more than 1 after a lost process."""
+    """Times the member has joined; more than 1 after a lost process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,57 +46,106 @@ class Letter:
     size_bytes: int
     payload: Payload
     """None where the update came too late to be kept."""
+    work: Work = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A plan in a member's hands."""
+
+    client_id: ClientId
+    since_s: float
+    num_handouts: int
 
 
 class Mailbox:
-    """Plans out, answers in."""
+    """Plans out, answers in.
 
-    def __init__(self) -> None:
+    Args:
+        pooled: Whether members are slots.
+        idle_timeout_s: Seconds that plans may lie before slots none of which stirs.
+        clock: Seconds from any origin.
+    """
+
+    def __init__(
+        self,
+        pooled: bool = False,
+        idle_timeout_s: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pooled = pooled
+        self._idle_timeout_s = idle_timeout_s
+        self._clock = clock
+        self._stirred_s = clock()
         self._plans: dict[ClientId, RoundPlan] = {}
+        self._queue: deque[ClientId] = deque()
+        self._taken: dict[MemberId, Taken] = {}
         self._theta_global: Payload = None
         self._replies: list[Letter | ClientFailure] = []
-        self._members: dict[ClientId, Member] = {}
-        self._lost: dict[ClientId, str] = {}
+        self._members: dict[MemberId, Member] = {}
+        self._lost: dict[MemberId, str] = {}
         self._stopped = False
         self._changed = asyncio.Condition()
 
-    # What clients call.
+    # What members call.
 
-    async def join(self, client_id: ClientId, node: str, pid: int) -> None:
-        """Note that a client's process is there; a restarted one joins again."""
-        starts = self._members[client_id].num_starts if client_id in self._members else 0
-        self._members[client_id] = Member(node, pid, starts + 1)
+    async def join(self, member: MemberId, node: str, pid: int) -> None:
+        """Note that a member's process is there; a restarted one joins again."""
+        starts = self._members[member].num_starts if member in self._members else 0
+        self._members[member] = Member(node, pid, starts + 1)
         await self._notify()
 
-    async def next_plan(self, client_id: ClientId) -> tuple[RoundPlan, Payload] | None:
-        """Wait for a plan that this client has not answered; None when the run is over."""
+    async def next_plan(self, member: MemberId) -> tuple[RoundPlan, Payload] | None:
+        """Wait for a plan; None when the run is over.
+
+        A member that asks again before it has answered gets the same plan again.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._stopped or client_id in self._plans)
-            return None if self._stopped else (self._plans[client_id], self._theta_global)
+            await self._changed.wait_for(lambda: self._stopped or self._has_plan(member))
+            if self._stopped:
+                return None
+            taken = self._take(member)
+        if taken.num_handouts > MAX_HANDOUTS:
+            died = f"Its process died {MAX_HANDOUTS} times in this round."
+            await self._answer(self._failure(taken.client_id, "ClientLost", died))
+            return await self.next_plan(member)
+        return self._plans[taken.client_id], self._theta_global
 
     async def submit(
-        self, client_id: ClientId, round_index: int, payload: Payload, size_bytes: int
-    ) -> None:
-        """Take an encoded update over; once this returns, the client may die."""
-        wanted = self._is_open(client_id, round_index)
-        kept = self.keep(payload) if wanted else None
-        await self._answer(Letter(client_id, round_index, size_bytes, kept))
+        self,
+        client_id: ClientId,
+        round_index: int,
+        work: Work,
+        payload: Payload,
+        size_bytes: int,
+    ) -> bool:
+        """Take an encoded update over; once this returns, the client may die.
 
-    async def fail(self, failure: ClientFailure) -> None:
-        """Take a client's failure."""
+        Returns whether plans of the same round wait for a slot.
+        """
+        wanted = self._is_open(client_id, round_index, work)
+        kept = self.keep(payload) if wanted else None
+        await self._answer(Letter(client_id, round_index, size_bytes, kept, work))
+        return bool(self._queue)
+
+    async def fail(self, failure: ClientFailure) -> bool:
+        """Take a client's failure; returns as ``submit`` does."""
         await self._answer(failure)
+        return bool(self._queue)
 
     # What the server calls.
 
     async def begin(self, plans: Mapping[ClientId, RoundPlan], theta_global: Payload) -> None:
         """Lay out plans, in place of any that are not answered."""
         self._plans, self._theta_global = dict(plans), theta_global
-        for client_id in plans.keys() & self._lost.keys():
-            await self._answer(self._lost_failure(client_id))
+        self._queue = deque(plans if self._pooled else ())
+        self._taken.clear()
+        await self._fail_lost()
         await self._notify()
 
     async def replies(self, timeout_s: float) -> list[Letter | ClientFailure]:
         """Return what has come; wait at most this long for the first."""
+        await self._expire()
         await self._wait_until(lambda: bool(self._replies) or self._stopped, timeout_s)
         replies, self._replies = self._replies, []
         return replies
@@ -94,21 +153,21 @@ class Mailbox:
     async def end_round(self) -> None:
         """Take back plans that are not answered; let go of parameters and unread updates."""
         self._plans, self._theta_global = {}, None
+        self._queue.clear()
         self._replies = [
             replace(reply, payload=None) if isinstance(reply, Letter) else reply
             for reply in self._replies
         ]
 
-    async def lose(self, client_id: ClientId, reason: str) -> None:
-        """Note that a client will not come back."""
-        self._lost[client_id] = reason
-        if client_id in self._plans:
-            await self._answer(self._lost_failure(client_id))
+    async def lose(self, member: MemberId, reason: str) -> None:
+        """Note that a member will not come back."""
+        self._lost[member] = reason
+        await self._fail_lost()
         await self._notify()
 
     async def members(
         self, num_known: int, timeout_s: float
-    ) -> tuple[dict[ClientId, Member], dict[ClientId, str]]:
+    ) -> tuple[dict[MemberId, Member], dict[MemberId, str]]:
         """Return who joined and who is lost, once they are more than ``num_known``."""
         await self._wait_until(
             lambda: len(self._members.keys() | self._lost.keys()) > num_known, timeout_s
@@ -116,29 +175,81 @@ class Mailbox:
         return dict(self._members), dict(self._lost)
 
     async def stop(self) -> None:
-        """Let every client's next plan be None."""
+        """Let every member's next plan be None."""
         self._stopped = True
         await self._notify()
 
     def keep(self, payload: Payload) -> Payload:
-        """Return ``payload`` in a form that outlives the client that sent it."""
+        """Return ``payload`` in a form that outlives the member that sent it."""
         return payload
 
-    def _is_open(self, client_id: ClientId, round_index: int) -> bool:
-        plan = self._plans.get(client_id)
-        return plan is not None and plan.round_index == round_index
+    def _has_plan(self, member: MemberId) -> bool:
+        if member in self._taken and self._taken[member].client_id in self._plans:
+            return True
+        return bool(self._queue) if self._pooled else member in self._plans
 
-    def _lost_failure(self, client_id: ClientId) -> ClientFailure:
+    def _take(self, member: MemberId) -> Taken:
+        """Put a plan into a member's hands: the one that it has, or the next."""
+        before = self._taken.get(member)
+        if before and before.client_id in self._plans:
+            client_id, num_handouts = before.client_id, before.num_handouts + 1
+        else:
+            client_id, num_handouts = self._queue.popleft() if self._pooled else member, 1
+            self._drop_answered()
+        self._stirred_s = self._clock()
+        self._taken[member] = Taken(client_id, self._stirred_s, num_handouts)
+        return self._taken[member]
+
+    def _drop_answered(self) -> None:
+        """Let the queue begin with a client that still waits for its turn."""
+        while self._queue and self._queue[0] not in self._plans:
+            self._queue.popleft()
+
+    def _is_open(self, client_id: ClientId, round_index: int, work: Work) -> bool:
+        plan = self._plans.get(client_id)
+        return plan is not None and (plan.round_index, plan.work) == (round_index, work)
+
+    async def _fail_lost(self) -> None:
+        """Answer for clients whom nobody will answer for."""
+        everybody = self._lost.keys() >= self._members.keys() and bool(self._lost)
+        for client_id in [*self._plans]:
+            if not self._pooled and client_id in self._lost:
+                await self._answer(self._failure(client_id, "ClientLost", self._lost[client_id]))
+            elif self._pooled and everybody:
+                reason = "No slot is left. " + next(iter(self._lost.values()))
+                await self._answer(self._failure(client_id, "ClientLost", reason))
+
+    async def _expire(self) -> None:
+        """Answer for clients in slots that do not answer, and for those that no slot takes."""
+        if not self._pooled:
+            return
+        now = self._clock()
+        for taken in [*self._taken.values()]:
+            plan = self._plans.get(taken.client_id)
+            limit_s = (plan.timeout_s if plan else None) or float("inf")
+            if plan and now - taken.since_s > limit_s + GRACE_S:
+                said = f"It had not answered after {now - taken.since_s:.0f} s."
+                await self._answer(self._failure(taken.client_id, "ClientTimeout", said))
+        if self._queue and now - self._stirred_s > self._idle_timeout_s:
+            said = f"No slot took it within {now - self._stirred_s:.0f} s."
+            for client_id in [*self._queue]:
+                await self._answer(self._failure(client_id, "ClientTimeout", said))
+
+    def _failure(self, client_id: ClientId, code: str, message: str) -> ClientFailure:
+        plan = self._plans[client_id]
         return ClientFailure(
             client_id=client_id,
-            round_index=self._plans[client_id].round_index,
-            code="ClientLost",
-            message=self._lost[client_id],
+            round_index=plan.round_index,
+            code=code,
+            message=message,
+            work=plan.work,
         )
 
     async def _answer(self, reply: Letter | ClientFailure) -> None:
-        if self._is_open(reply.client_id, reply.round_index):
+        if self._is_open(reply.client_id, reply.round_index, reply.work):
             del self._plans[reply.client_id]
+            self._drop_answered()
+        self._stirred_s = self._clock()
         self._replies.append(reply)
         await self._notify()
 

@@ -1,52 +1,45 @@
-"""Resident clients: one long-lived Ray Train run a client, which lives through all rounds.
+"""Clients as long-lived Ray Train runs: resident, one run each, or pooled, a few slots for all.
 
-Starting a run costs seconds and a round costs less, so a client's ``TorchTrainer`` stays up and
-asks for work round after round. The driver holds a thread a run and one mailbox actor; this file
-and ``ray_worker`` are all that the federation knows of Ray.
+The driver holds one mailbox actor, the members of the run (``ray_runs``) talk to it
+(``ray_worker``); these files are all that the federation knows of Ray.
 """
 
-import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.config import EncodersConfig, FederationConfig
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError
+from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Delivered, OnEvent, Reply
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
-from fedkim_ray.federation.mailbox import Letter, Member
-from fedkim_ray.federation.ray_worker import ControllerTold, RayMailbox, run_client
-from fedkim_ray.federation.resources import missing_resources
-from fedkim_ray.federation.setup import ClientSetup, make_setups
+from fedkim_ray.federation.mailbox import Letter, Member, MemberId
+from fedkim_ray.federation.ray_runs import MemberSpec, TrainRuns
+from fedkim_ray.federation.ray_worker import RayMailbox
+from fedkim_ray.federation.resources import missing_labels, missing_resources
+from fedkim_ray.federation.setup import ClientSetup, Opener, PoolSetup, make_setups
 from fedkim_ray.federation.update import ClientUpdate
-from fedkim_ray.federation.wire import decode_update, encode_params
+from fedkim_ray.federation.wire import Packed, decode_update, encode_params
 from fedkim_ray.types import ClientId, Params, Task
 
-MAX_WORKER_RESTARTS = 2
-"""Times Ray Train restarts a client's worker before the client is lost."""
 STOP_TIMEOUT_S = 20.0
 """Seconds that clients get to end by themselves when a run is over, before they are killed."""
 ABORT_TIMEOUT_S = 2.0
 """The same when a run breaks off."""
-KILL_TIMEOUT_S = 10.0
-"""Seconds that an aborted run gets to free its worker before it is killed."""
+POLL_S = 5.0
+"""Seconds between two looks at overdue clients."""
 
 
 def open_clients(
-    execution: Literal["resident", "local"],
+    execution: Literal["resident", "pooled", "local"],
     *,
     client_ids: Sequence[ClientId],
     data_url: str,
@@ -63,7 +56,7 @@ def open_clients(
     """Return a run's clients; they start on entering and end on leaving the ``with`` block.
 
     Args:
-        execution: ``resident`` needs a running Ray; ``local`` is a plain loop.
+        execution: ``resident`` and ``pooled`` need a running Ray; ``local`` is a plain loop.
         client_ids: Who takes part.
         data_url: The data root; each client's own process opens its part of it.
         spec: Shapes and units of the data.
@@ -74,7 +67,7 @@ def open_clients(
         seed: The run's seed.
         run_id: Name of the run; unique within the cluster.
         scratch: Folder for Ray Train's own files; on a cluster one that all nodes reach.
-        on_event: Told when a client has joined.
+        on_event: Told when a client or slot has joined.
 
     Raises:
         RecipeError: the quorum is larger than the number of clients, or one has nothing to learn.
@@ -84,11 +77,12 @@ def open_clients(
     )
     if execution == "local":
         return LocalClients(setups, seed)
-    return ResidentClients(setups, federation, seed, run_id, scratch, on_event)
+    pooled = execution == "pooled"
+    return RayClients(setups, federation, seed, run_id, scratch, on_event, pooled=pooled)
 
 
-class ResidentClients:
-    """All clients of a run, each in a Ray Train run of its own."""
+class RayClients:
+    """All clients of a run on a Ray cluster."""
 
     def __init__(
         self,
@@ -98,6 +92,9 @@ class ResidentClients:
         run_id: str,
         scratch: str,
         on_event: OnEvent | None = None,
+        *,
+        pooled: bool = False,
+        opener: Opener = OpenClients,
     ) -> None:
         self._setups = {setup.client_id: setup for setup in setups}
         self._federation = federation
@@ -105,8 +102,10 @@ class ResidentClients:
         self._run_id = run_id
         self._scratch = scratch
         self._on_event = on_event
-        self._threads: list[threading.Thread] = []
+        self._pooled = pooled
+        self._opener = opener
         self._mailbox: Any = None
+        self._runs: TrainRuns | None = None
         self._theta_ref: Any = None
 
     @property
@@ -115,20 +114,57 @@ class ResidentClients:
         return sorted(self._setups)
 
     @property
+    def available(self) -> Sequence[ClientId]:
+        """Pooled clients are always there; a resident one is while its node lives."""
+        if self._pooled:
+            return self.ids
+        joined, lost = self._ask(self._mailbox.members.remote(-1, 0.0))
+        alive = {node["NodeID"] for node in _living_nodes()}
+        return sorted(c for c, m in joined.items() if c not in lost and m.node in alive)
+
+    @property
+    def num_at_once(self) -> int:
+        """How many train at the same time."""
+        return len(self.member_specs)
+
+    @property
+    def times_each(self) -> bool:
+        """A pooled client's time begins when a slot takes it; residents begin together."""
+        return self._pooled
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return self._seed
 
+    @property
+    def member_specs(self) -> dict[MemberId, MemberSpec]:
+        """What each member's workers ask of the cluster."""
+        cpus = {"CPU": self._federation.cpus_per_client}
+        workers = self._federation.workers_per_client
+        if self._pooled:
+            num_slots = min(self._federation.num_slots, len(self._setups))
+            slot = MemberSpec(resources=cpus, num_workers=workers)
+            return {f"slot-{k}": slot for k in range(num_slots)}
+        return {
+            client_id: MemberSpec(
+                resources=cpus | self._federation.client_resources.get(client_id, {}),
+                num_workers=workers,
+                labels=self._federation.client_selector.get(client_id, {}),
+            )
+            for client_id in self.ids
+        }
+
     def begin(self, plans: Mapping[ClientId, RoundPlan], theta_global: Params) -> int:
         """Put the parameters into the object store once and lay out the plans."""
         data = encode_params(theta_global)
-        self._theta_ref = ray.put(np.frombuffer(data, np.uint8))
+        self._theta_ref = ray.put(data)
         self._ask(self._mailbox.begin.remote(dict(plans), [self._theta_ref]))
         return len(data) * len(plans)
 
     def replies(self, timeout_s: float) -> Iterator[Reply]:
         """Yield what has come."""
-        for reply in self._ask(self._mailbox.replies.remote(timeout_s)):
+        for reply in self._ask(self._mailbox.replies.remote(min(timeout_s, POLL_S))):
             yield reply if isinstance(reply, ClientFailure) else _delivered(reply)
 
     def end_round(self) -> None:
@@ -137,21 +173,21 @@ class ResidentClients:
         with suppress(RayError):  # it also runs on the way out of a lost cluster
             ray.get(self._mailbox.end_round.remote())
 
-    def members(self) -> dict[ClientId, Member]:
-        """Return where each client's process runs, as it joined last."""
-        joined: dict[ClientId, Member] = self._ask(self._mailbox.members.remote(-1, 0.0))[0]
+    def members(self) -> dict[MemberId, Member]:
+        """Return where each member's process runs, as it joined last."""
+        joined: dict[MemberId, Member] = self._ask(self._mailbox.members.remote(-1, 0.0))[0]
         return joined
 
     def __enter__(self) -> Self:
-        """Start every client and wait until all have joined.
+        """Start every member and wait until all have joined.
 
         Raises:
-            EnvironmentProblemError: Ray is not running, or a client did not start in time.
+            EnvironmentProblemError: Ray is not running, or a member did not start in time.
         """
         if not ray.is_initialized():
             raise EnvironmentProblemError(
                 "Ray is not running.",
-                "Resident clients are Ray Train runs.",
+                "Resident and pooled clients are Ray Train runs.",
                 "Start Ray first, or set federation.execution=local.",
             )
         try:
@@ -177,21 +213,10 @@ class ResidentClients:
             return
         with suppress(RayError):
             ray.get(self._mailbox.stop.remote(), timeout=timeout_s)
-        if _join(self._threads, timeout_s):
-            with suppress(RayError):
-                self._abort(ray.get(self._mailbox.controllers.remote(), timeout=KILL_TIMEOUT_S))
+        if self._runs is not None:
+            self._runs.end(timeout_s)
         ray.kill(self._mailbox)
-        self._mailbox, self._threads = None, []
-
-    def _abort(self, controllers: Sequence[Any]) -> None:
-        """End runs through their controllers, which free workers and placement groups."""
-        for controller in controllers:
-            controller.abort.remote()
-        if _join(self._threads, KILL_TIMEOUT_S):
-            # A controller that still waits for resources hears nothing: it has no workers to free.
-            for controller in controllers:
-                ray.kill(controller)
-            _join(self._threads, KILL_TIMEOUT_S)
+        self._mailbox, self._runs = None, None
 
     def _ask(self, answer: Any) -> Any:
         """Return the mailbox's answer.
@@ -210,89 +235,65 @@ class ResidentClients:
 
     def _start(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        attempt = uuid.uuid4().hex[:8]  # Ray Train would restore a run whose name it has seen
-        self._mailbox = RayMailbox.options(
-            name=f"mailbox-{attempt}",
-            namespace=f"fedkim-{self._run_id}",
-            num_cpus=0,
-            scheduling_strategy=here,
-        ).remote()
-        for client_id, setup in sorted(self._setups.items()):
-            name = f"{self._run_id}-{client_id}-{attempt}"
-            thread = threading.Thread(
-                target=partial(self._live, self._trainer(setup, name), client_id, name),
-                name=name,
-                daemon=True,
-            )
-            self._threads.append(thread)
-            thread.start()
-
-    def _trainer(self, setup: ClientSetup, name: str) -> TorchTrainer:
-        return TorchTrainer(
-            run_client,
-            train_loop_config={"setup": setup.model_dump_json(), "mailbox": self._mailbox},
-            scaling_config=ScalingConfig(
-                num_workers=1,
-                use_gpu=False,
-                resources_per_worker=self._resources(setup.client_id),
-            ),
-            run_config=RunConfig(
-                name=name,
-                storage_path=self._scratch,
-                failure_config=FailureConfig(max_failures=MAX_WORKER_RESTARTS),
-                callbacks=[ControllerTold(self._mailbox)],  # type: ignore[list-item]
-            ),
+        self._mailbox = RayMailbox.options(num_cpus=0, scheduling_strategy=here).remote(
+            self._pooled, self._federation.join_timeout_s
         )
+        self._runs = TrainRuns(self._run_id, self._scratch, self._mailbox)
+        everybody = PoolSetup.join(list(self._setups.values())).model_dump_json()
+        for member, spec in self.member_specs.items():
+            own = everybody if self._pooled else self._own_setup(member)
+            self._runs.start(member, spec, {"setup": own, "opener": self._opener})
 
-    def _resources(self, client_id: ClientId) -> dict[str, float]:
-        own = self._federation.client_resources.get(client_id, {})
-        return {"CPU": self._federation.cpus_per_client, **own}
-
-    def _live(self, trainer: TorchTrainer, client_id: ClientId, name: str) -> None:
-        """Run one client to its end, in a thread of its own; whatever ends it is its loss."""
-        cause = "it ended"
-        try:
-            trainer.fit()
-        except BaseException as error:  # SystemExit too: Ray Train's controller may raise it
-            cause = type(error).__name__
-        with suppress(Exception):
-            reason = f"Its Ray Train run {name!r} is over ({cause}); Ray's logs say why."
-            self._mailbox.lose.remote(client_id, reason)
+    def _own_setup(self, client_id: ClientId) -> str:
+        """Return a resident's setup: it learns of no other client."""
+        return PoolSetup.join([self._setups[client_id]]).model_dump_json()
 
     def _wait_for_all(self) -> None:
         deadline = time.monotonic() + self._federation.join_timeout_s
-        present: set[ClientId] = set()
-        while absent := sorted(self._setups.keys() - present):
+        wanted, present = self.member_specs.keys(), set[MemberId]()
+        while absent := sorted(wanted - present):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._absent(absent)
             joined, lost = self._ask(self._mailbox.members.remote(len(present), left_s))
-            for client_id in sorted((joined.keys() | lost.keys()) - present):
-                self._tell(client_id, "client_lost" if client_id in lost else "client_joined")
+            for member in sorted((joined.keys() | lost.keys()) - present):
+                self._tell(member, "client_lost" if member in lost else "client_joined")
             present = joined.keys() | lost.keys()
 
-    def _tell(self, client_id: ClientId, event: str) -> None:
+    def _tell(self, member: MemberId, event: str) -> None:
         if self._on_event:
-            self._on_event({"event": event, "client": client_id})
+            self._on_event({"event": event, "client": member})
 
-    def _absent(self, absent: Sequence[ClientId]) -> EnvironmentProblemError:
-        demands = {client_id: self._resources(client_id) for client_id in self._setups}
+    def _absent(self, absent: Sequence[MemberId]) -> EnvironmentProblemError:
+        demands = {
+            member: {name: amount * spec.num_workers for name, amount in spec.resources.items()}
+            for member, spec in self.member_specs.items()
+        }
+        labels = {member: spec.labels for member, spec in self.member_specs.items()}
         total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        nodes = [node["Labels"] for node in _living_nodes()]
+        lacking = missing_labels(labels, nodes)
         return EnvironmentProblemError(
-            f"Clients {', '.join(absent)} did not start within "
-            f"{self._federation.join_timeout_s:g} s. " + missing_resources(demands, total, free),
-            "Each client needs a worker of its own for the whole run.",
-            "Add nodes or resources, lower federation.cpus_per_client, correct "
-            "federation.client_resources, leave clients out with data.clients, or raise "
-            "federation.join_timeout_s.",
+            f"{'Slots' if self._pooled else 'Clients'} {', '.join(absent)} did not start within "
+            f"{self._federation.join_timeout_s:g} s. "
+            + " ".join([missing_resources(demands, total, free), *lacking]),
+            "Each needs a worker of its own for the whole run.",
+            "Add nodes, resources or labels, lower federation.cpus_per_client, correct "
+            "federation.client_resources or client_selector, leave clients out with "
+            "data.clients, or raise federation.join_timeout_s.",
         )
+
+
+def _living_nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
 
 
 def _delivered(letter: Letter) -> Delivered:
     def load() -> ClientUpdate:
         try:
-            data: np.ndarray = ray.get(letter.payload[0])
+            data: Packed = ray.get(letter.payload[0])
         except RayError as error:
             raise ClientFailedError(
                 f"The update of client {letter.client_id!r} for round {letter.round_index} is lost "
@@ -300,14 +301,6 @@ def _delivered(letter: Letter) -> Delivered:
                 "The mailbox keeps it in the object store of the driver's node.",
                 "Give that node more memory or spill space.",
             ) from None
-        return decode_update(data.tobytes(), letter.client_id)
+        return decode_update(data, letter.client_id)
 
-    return Delivered(letter.client_id, letter.round_index, letter.size_bytes, load)
-
-
-def _join(threads: Sequence[threading.Thread], timeout_s: float) -> bool:
-    """Wait for threads to end; return whether any has not."""
-    deadline = time.monotonic() + timeout_s
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return any(thread.is_alive() for thread in threads)
+    return Delivered(letter.client_id, letter.round_index, letter.size_bytes, load, letter.work)

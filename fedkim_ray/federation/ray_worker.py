@@ -1,87 +1,142 @@
-"""What runs in a client's Ray Train worker, and the actor that it talks to."""
+"""What runs in a client's or a slot's Ray Train worker, and the actor that it talks to."""
 
-import functools
 import os
+import threading
+import time
 from typing import Any
 
-import numpy as np
 import ray
+import ray.train
 import torch
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
-from fedkim_ray.federation.client import Client
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan, serve_plans
-from fedkim_ray.federation.mailbox import Mailbox, Payload
-from fedkim_ray.federation.setup import ClientSetup
+from fedkim_ray.federation.mailbox import Mailbox, MemberId, Payload
+from fedkim_ray.federation.setup import PoolSetup
+from fedkim_ray.federation.team import TeamExchange, team_of_process
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_params, encode_update
-from fedkim_ray.types import ClientId, Params
+from fedkim_ray.types import Params
+
+HUNG = 75
+"""Exit code of a worker that ends itself because its client overran its time."""
+
+REPORT_EVERY_S = 10.0
+"""Seconds between two reports to Ray Train, whose controller takes one every two: a faster client
+would wait for it. Every update reaches the driver, its log and its metrics without them."""
 
 
-def run_client(config: dict[str, Any]) -> None:
-    """Serve plans until the run is over: the train function of a client's Ray Train run.
+def run_member(config: dict[str, Any]) -> None:
+    """Serve plans until the run is over: the train function of a member's Ray Train run.
 
-    After a crash Ray Train calls it again, and the client asks for the plan it has not answered.
+    After a crash Ray Train calls it again, and the member asks for the plan it has not answered.
     """
-    setup = ClientSetup.model_validate_json(config["setup"])
-    torch.set_num_threads(setup.threads)
-    exchange = RayExchange(setup.client_id, config["mailbox"])
+    setup = PoolSetup.model_validate_json(config["setup"])
+    torch.set_num_threads(setup.shared.threads)
+    team = team_of_process()
+    leader = RayExchange(config["member"], config["mailbox"]) if team.rank == 0 else None
     try:
-        exchange.join()
-        serve_plans(exchange, functools.cache(lambda: Client(setup)))
+        if leader:
+            leader.join()
+        exchange = leader if leader and team.size == 1 else TeamExchange(leader)
+        serve_plans(exchange, config["opener"](setup.of))
     except RayActorError:
         return  # the mailbox is gone, and with it the run
 
 
 class RayExchange:
-    """A client's end of the exchange within one Ray cluster, which is one trust domain."""
+    """A member's end of the exchange within one Ray cluster, which is one trust domain."""
 
-    def __init__(self, client_id: ClientId, mailbox: Any) -> None:
-        self._client_id = client_id
+    def __init__(self, member: MemberId, mailbox: Any) -> None:
+        self._member = member
         self._mailbox = mailbox
         self._theta_ref: Any = None
+        self._theta_global: Params | None = None
+        self._watchdog: threading.Timer | None = None
+        self._reported_s = -REPORT_EVERY_S
 
     def join(self) -> None:
         """Say that this process is there."""
         node = ray.get_runtime_context().get_node_id()
-        ray.get(self._mailbox.join.remote(self._client_id, node, os.getpid()))
+        ray.get(self._mailbox.join.remote(self._member, node, os.getpid()))
 
     def next_plan(self) -> RoundPlan | None:
         """Wait for the next plan; None when the run is over."""
         answer: tuple[RoundPlan, list[Any]] | None
-        answer = ray.get(self._mailbox.next_plan.remote(self._client_id))
+        answer = ray.get(self._mailbox.next_plan.remote(self._member))
         if answer is None:
             return None
-        plan, [self._theta_ref] = answer
+        plan, [theta_ref] = answer
+        if theta_ref != self._theta_ref:
+            self._theta_ref, self._theta_global = theta_ref, None
+        if plan.timeout_s is not None:
+            self._watchdog = threading.Timer(plan.timeout_s, self._give_up, [plan])
+            self._watchdog.daemon = True
+            self._watchdog.start()
         return plan
 
     def global_params(self) -> Params:
-        """Return theta_global of the last plan, in memory of its own."""
-        data: np.ndarray = ray.get(self._theta_ref)
-        return decode_params(data.tobytes())
+        """Return theta_global of the last plan, as views of the object store's memory."""
+        if self._theta_global is None:
+            self._theta_global = decode_params(ray.get(self._theta_ref))
+        return self._theta_global
 
     def submit(self, update: ClientUpdate) -> None:
         """Hand in the update; returns once the mailbox owns a copy."""
+        self._calm()
         data = encode_update(update)
-        self._theta_ref = None
-        ray.get(
+        more = ray.get(
             self._mailbox.submit.remote(
-                update.client_id, update.round_index, np.frombuffer(data, np.uint8), len(data)
+                update.client_id, update.round_index, update.work, data, len(data)
             )
         )
+        self._let_go(more)
+        self._report(update)
 
     def fail(self, failure: ClientFailure) -> None:
         """Say that there will be no update."""
-        self._theta_ref = None
-        ray.get(self._mailbox.fail.remote(failure))
+        self._calm()
+        self._let_go(ray.get(self._mailbox.fail.remote(failure)))
+
+    def _report(self, update: ClientUpdate) -> None:
+        """Tell Ray Train the client's metrics, for its own dashboard and callbacks."""
+        now = time.monotonic()
+        alone = ray.train.get_context().get_world_size() == 1  # others would have to report, too
+        if alone and now - self._reported_s >= REPORT_EVERY_S:
+            self._reported_s = now
+            ray.train.report(dict(update.metrics))
+
+    def _let_go(self, more: bool) -> None:
+        """Free the round's parameters, unless this slot will need them again."""
+        if not more:
+            self._theta_ref = self._theta_global = None
+
+    def _calm(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def _give_up(self, plan: RoundPlan) -> None:
+        """End a process whose client hangs: Ray Train starts another, which asks for a new plan."""
+        failure = ClientFailure(
+            client_id=plan.client_id,
+            round_index=plan.round_index,
+            code="ClientTimeout",
+            message=f"It had not answered after {plan.timeout_s:.0f} s.",
+            work=plan.work,
+        )
+        try:
+            ray.get(self._mailbox.fail.remote(failure), timeout=10.0)
+        finally:
+            os._exit(HUNG)
 
 
 class OwningMailbox(Mailbox):
     """The mailbox as a Ray actor on the driver's node."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, pooled: bool, idle_timeout_s: float) -> None:
+        super().__init__(pooled, idle_timeout_s)
         self._controllers: list[Any] = []
 
     def keep(self, payload: Payload) -> Payload:
@@ -92,7 +147,7 @@ class OwningMailbox(Mailbox):
         return [ray.put(payload)]
 
     async def add_controller(self, controller: Any) -> None:
-        """Note the controller of a client's Ray Train run."""
+        """Note the controller of a member's Ray Train run."""
         self._controllers.append(controller)
 
     async def controllers(self) -> list[Any]:

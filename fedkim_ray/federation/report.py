@@ -7,7 +7,8 @@ from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
 from fedkim_ray.types import ClientId, Frozen, TaskId
 
-BEFORE_AFTER = ("loss_before", "loss_after", "auroc_before", "auroc_after")
+MEANS = ("loss_before", "loss_after", "auroc_before", "auroc_after", "loss", "auroc")
+"""Metrics of a task that are averaged over clients; the last two where nothing was trained."""
 
 
 class ClientReport(Frozen):
@@ -50,6 +51,14 @@ class RoundReport(Frozen):
     bytes_down: int
     clients: tuple[ClientReport, ...]
     """Who took part, in client-id order."""
+    num_available: int
+    """Clients that were there when the round began."""
+    num_sampled: int
+    """Clients that were asked."""
+    kept_groups: tuple[str, ...]
+    """Parameter groups that some client trained, but too few: they kept their values."""
+    num_spilled: int
+    """Updates that waited on the driver's disk."""
     failures: tuple[FailureReport, ...]
     """In order of arrival; a client that failed and then delivered is here too."""
     late_updates: tuple[ClientId, ...]
@@ -83,7 +92,7 @@ def _means_of(task: TaskId, clients: Sequence[ClientReport]) -> dict[str, float]
     """Average one task's metrics over the clients that sent them."""
     own = {c.client_id: c.metrics.get(f"valid/{task}/examples", 0.0) for c in clients}
     means = {"examples": sum(own.values())}
-    for what in BEFORE_AFTER:
+    for what in MEANS:
         key = f"valid/{task}/{what}"
         pairs = [(c.metrics[key], own[c.client_id]) for c in clients if key in c.metrics]
         if total := sum(weight for _, weight in pairs):

@@ -1,6 +1,6 @@
 """What a cluster lacks to run all clients at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedkim_ray.types import ClientId
 
@@ -28,3 +28,19 @@ def missing_resources(
         return f"All clients together need {', '.join(short)}."
     free = ", ".join(f"{name} {available.get(name, 0.0):g}" for name in needed)
     return f"The cluster has enough in all; free now: {free}."
+
+
+def missing_labels(
+    selectors: Mapping[ClientId, Mapping[str, str]], nodes: Sequence[Mapping[str, str]]
+) -> list[str]:
+    """Say, a sentence a client, which of them no living node's labels fit.
+
+    Args:
+        selectors: Labels that each client's node must have.
+        nodes: Labels of each living node.
+    """
+    return [
+        f"No node has the labels {dict(wanted)} of client {client_id!r}."
+        for client_id, wanted in sorted(selectors.items())
+        if not any(wanted.items() <= node.items() for node in nodes)
+    ]

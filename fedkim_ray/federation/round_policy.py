@@ -1,8 +1,9 @@
-"""When a round waits, goes on, is tried again or fails: facts in, decision out.
+"""When a round starts, waits, goes on, is tried again or fails: facts in, decision out.
 
 Nothing here waits or acts, so every case is tested as a table.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +22,8 @@ class RoundFacts:
     num_waiting: int
     """Clients that have answered neither with an update nor with a failure."""
     num_retries: int = 0
+    round_s: float = 0.0
+    """Seconds since the round's first plans went out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Wait:
     """Take replies for at most this long, then decide again."""
 
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Hand out plans to those who are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +63,37 @@ class RoundPolicy:
     min_clients: int
     """Fewest updates that make a round."""
     client_timeout_s: float
+    """Infinite where clients are timed one by one, from when each got its plan."""
+    round_deadline_s: float = math.inf
+    """Seconds that a round may take with its retry."""
 
     def decide(self, facts: RoundFacts) -> Decision:
         """Return what to do now."""
-        time_left_s = self.client_timeout_s - facts.elapsed_s
+        round_left_s = self.round_deadline_s - facts.round_s
+        time_left_s = min(self.client_timeout_s - facts.elapsed_s, round_left_s)
         if facts.num_waiting and time_left_s > 0:
             return Wait(time_left_s)
-        if facts.num_updates >= self.min_clients:
+        if self.has_quorum(facts.num_updates):
             return Aggregate()
-        return Retry() if facts.num_retries < MAX_RETRIES else Fail()
+        may_retry = facts.num_retries < MAX_RETRIES and round_left_s > 0
+        return Retry() if may_retry else Fail()
+
+    def has_quorum(self, num_updates: int) -> bool:
+        """Return whether so many updates make a round: from then on nothing is asked again."""
+        return num_updates >= self.min_clients
+
+
+def decide_start(
+    num_available: int, min_clients: int, elapsed_s: float, timeout_s: float
+) -> Wait | Begin | Fail:
+    """Return whether a round may start with the clients that are there.
+
+    Args:
+        num_available: Clients that are there now.
+        min_clients: Fewest that make a round.
+        elapsed_s: Seconds waited so far.
+        timeout_s: Seconds to wait at most.
+    """
+    if num_available >= min_clients:
+        return Begin()
+    return Wait(timeout_s - elapsed_s) if elapsed_s < timeout_s else Fail()

@@ -1,7 +1,8 @@
 """How well a client's heads do on its own validation split; only these numbers leave.
 
-Metrics are named ``valid/<task>/<what>_<before|after>``: before is theta_global as it came, after
-is theta_n as it was trained. ``valid/<task>/examples`` says how many examples stand behind them.
+Metrics of a training round are named ``valid/<task>/<what>_<before|after>``: before is theta_global
+as it came, after is theta_n as it was trained. Where theta_global alone is scored, they are
+``valid/<task>/<what>``. ``valid/<task>/examples`` says how many examples stand behind them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,13 +58,11 @@ def auroc(scores_N: Tensor, labels_N: Tensor) -> float:
 
 
 def metrics_of(
-    before: Mapping[TaskId, Mapping[str, float]],
-    after: Mapping[TaskId, Mapping[str, float]],
-    valid: Mapping[TaskId, SampleSet],
+    scores: Mapping[str, Mapping[TaskId, Mapping[str, float]]], valid: Mapping[TaskId, SampleSet]
 ) -> dict[str, float]:
-    """Name the scores before and after training as the module's head says."""
+    """Name scores, given by the ending of their names, as the module's head says."""
     metrics = {f"valid/{task}/examples": float(len(samples)) for task, samples in valid.items()}
-    for when, scores in (("before", before), ("after", after)):
-        for task, values in scores.items():
-            metrics |= {f"valid/{task}/{what}_{when}": value for what, value in values.items()}
+    for ending, by_task in scores.items():
+        for task, values in by_task.items():
+            metrics |= {f"valid/{task}/{what}{ending}": value for what, value in values.items()}
     return metrics

@@ -1,14 +1,20 @@
 """What each client is told before the first round."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from pydantic import PositiveInt
+from torch import nn
 
 from fedkim_ray.config import EncodersConfig, FederationConfig
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import RecipeError
+from fedkim_ray.federation.exchange import OpenTrainer
+from fedkim_ray.federation.sampling import number_to_sample
+from fedkim_ray.federation.strategies import build_strategy
+from fedkim_ray.federation.update import some
 from fedkim_ray.storage import Folder
-from fedkim_ray.types import ClientId, Frozen, Task
+from fedkim_ray.types import ClientId, Frozen, Task, TaskId
 
 
 class ClientSetup(Frozen):
@@ -26,6 +32,48 @@ class ClientSetup(Frozen):
     threads: PositiveInt = 1
 
 
+SetupOf: TypeAlias = Callable[[ClientId], ClientSetup]
+Opener: TypeAlias = Callable[[SetupOf], OpenTrainer]
+"""Makes what gives a process its clients; ``client.OpenClients`` is the one."""
+
+
+class PoolSetup(Frozen):
+    """What one process needs to be any of several clients of a run."""
+
+    shared: ClientSetup
+    """Any of them; they differ in name and tasks alone."""
+    tasks: dict[ClientId, tuple[TaskId, ...]]
+
+    @classmethod
+    def join(cls, setups: Sequence[ClientSetup]) -> "PoolSetup":
+        """Return the setups of one run in one."""
+        return cls(
+            shared=setups[0], tasks={s.client_id: tuple(t.id for t in s.tasks) for s in setups}
+        )
+
+    def of(self, client_id: ClientId) -> ClientSetup:
+        """Return one client's own."""
+        ids = self.tasks[client_id]
+        own = tuple(task for task in self.shared.all_tasks if task.id in ids)
+        return self.shared.model_copy(update={"client_id": client_id, "tasks": own})
+
+
+def require_no_running_statistics(model: nn.Module) -> None:
+    """Refuse a model that keeps statistics of its batches.
+
+    Raises:
+        RecipeError: a layer does; its statistics are no parameters, and their mean over clients
+            with different data describes none of them.
+    """
+    for name, layer in model.named_modules():
+        if getattr(layer, "track_running_stats", False):
+            raise RecipeError(
+                f"Layer {name!r} ({type(layer).__name__}) keeps running statistics.",
+                "A federated model normalises each example by itself.",
+                "Use GroupNorm or LayerNorm there.",
+            )
+
+
 def make_setups(
     client_ids: Sequence[ClientId],
     data_url: str,
@@ -38,14 +86,9 @@ def make_setups(
     """Return each client's setup; the light model has heads for yes/no tasks alone.
 
     Raises:
-        RecipeError: the quorum is larger than the number of clients, or one has nothing to learn.
+        RecipeError: a round cannot have as many clients as it needs, or one has nothing to learn.
     """
-    if federation.min_clients > len(client_ids):
-        raise RecipeError(
-            f"federation.min_clients is {federation.min_clients}.",
-            f"{len(client_ids)} clients take part: {', '.join(client_ids) or 'none'}.",
-            "Lower it, or let more clients take part with data.clients.",
-        )
+    _require_enough(client_ids, federation)
     heads = tuple(task for task in all_tasks if task.kind == "yes_no")
     setups = []
     for client_id in sorted(client_ids):
@@ -68,3 +111,22 @@ def make_setups(
             )
         )
     return setups
+
+
+def _require_enough(client_ids: Sequence[ClientId], federation: FederationConfig) -> None:
+    """Hold the quorum, and the strategy's own, against the clients that a round asks."""
+    sampled = number_to_sample(federation, len(client_ids))
+    for what, needed in (
+        ("federation.min_clients is", federation.min_clients),
+        ("federation.min_clients_per_modality is", federation.min_clients_per_modality),
+        (
+            f"federation.strategy {federation.strategy.name} needs",
+            build_strategy(federation.strategy).min_updates,
+        ),
+    ):
+        if needed > sampled:
+            raise RecipeError(
+                f"{what} {needed}.",
+                f"{len(client_ids)} clients take part: {some(client_ids)}; a round asks {sampled}.",
+                "Lower it, let more clients take part with data.clients, or sample more.",
+            )

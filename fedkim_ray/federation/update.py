@@ -6,14 +6,17 @@ no text, no object. The server holds every update against its own parameters bef
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
 
-from fedkim_ray.errors import ClientFailedError, ParamsMismatchError
+from fedkim_ray.errors import ClientFailedError, ParamsMismatchError, UpdateNormError
 from fedkim_ray.types import ClientId, Params, param_group
 
+Work: TypeAlias = Literal["train", "score_aggregated", "score_injected"]
+"""What a plan asks for: training, or scores of the parameters that come with it."""
 METRIC_NAME = re.compile(r"[a-z0-9_/]{1,80}")
 
 
@@ -29,31 +32,64 @@ class ClientUpdate:
     """Examples that each of these groups was trained on, counted once however many epochs ran."""
     metrics: Mapping[str, float]
     """Losses, scores and seconds by name; see ``federation/scoring.py``."""
+    work: Work = "train"
+    """Which plan of the round it answers."""
 
 
 def norm(delta: Params) -> float:
-    """Return the Euclidean norm of all values together."""
-    squares = [float(torch.linalg.vector_norm(value)) ** 2 for value in delta.values()]
-    return math.sqrt(sum(squares))
+    """Return the Euclidean norm of all values together; not finite if a value is not."""
+    return math.hypot(*(_norm_of(value) for value in delta.values()))
 
 
-def validate_update(update: ClientUpdate, params: Params) -> None:
+def validate_update(update: ClientUpdate, params: Params, max_norm: float | None = None) -> float:
     """Hold an update against the server's parameters.
 
     Args:
         update: What came.
         params: theta_global, whose names and shapes are the agreed ones.
+        max_norm: Largest norm that is let in; any where None.
+
+    Returns:
+        The update's norm.
 
     Raises:
         ParamsMismatchError: a parameter is unknown, of another shape or dtype, or its group is
             not whole.
         ClientFailedError: a value or metric is not finite, or a count is missing or negative.
+        UpdateNormError: the norm is above ``max_norm``.
     """
     who = f"The update of client {update.client_id!r} for round {update.round_index}"
     _require_names(who, update.delta, params)
     _require_shapes(who, update.delta, params)
     _require_counts(who, update)
-    _require_finite(who, update)
+    length = norm(update.delta)
+    if not math.isfinite(length):
+        _require_finite(who, update.delta)
+    _require_metrics(who, update.metrics)
+    if max_norm is not None and not length <= max_norm:
+        raise UpdateNormError(
+            f"{who} has the norm {length:.4g}.",
+            f"federation.max_update_norm lets in at most {max_norm:g}.",
+            "Look at that client's data and loss, or raise the limit.",
+        )
+    return length
+
+
+def equally_weighted(update: ClientUpdate) -> ClientUpdate:
+    """Return the update with one example in each group that it was trained on."""
+    return replace(update, num_examples={g: min(n, 1) for g, n in update.num_examples.items()})
+
+
+def without_groups(update: ClientUpdate, groups: Collection[str]) -> ClientUpdate:
+    """Return the update with no example in these groups: it does not count in them."""
+    counts = {g: 0 if g in groups else n for g, n in update.num_examples.items()}
+    return replace(update, num_examples=counts)
+
+
+def _norm_of(value: torch.Tensor) -> float:
+    """Return the norm of one tensor; summed in float64 where float32 runs over."""
+    length = float(torch.linalg.vector_norm(value))
+    return length if math.isfinite(length) else float(torch.linalg.vector_norm(value.double()))
 
 
 def _require_names(who: str, delta: Params, params: Params) -> None:
@@ -61,7 +97,7 @@ def _require_names(who: str, delta: Params, params: Params) -> None:
     agreed = {name for name in params if param_group(name) in groups}
     if delta.keys() != agreed:
         raise ParamsMismatchError(
-            f"{who} lacks {_some(agreed - delta.keys())} and adds {_some(delta.keys() - agreed)}.",
+            f"{who} lacks {some(agreed - delta.keys())} and adds {some(delta.keys() - agreed)}.",
             f"It may carry any of the {len(params)} agreed parameters, in whole groups.",
             "Start client and server from the same recipe and release.",
         )
@@ -83,8 +119,8 @@ def _require_counts(who: str, update: ClientUpdate) -> None:
     groups = {param_group(name) for name in update.delta}
     if update.num_examples.keys() != groups:
         raise ClientFailedError(
-            f"{who} counts examples of {_some(update.num_examples.keys())}.",
-            f"Expected one count for each of its groups, {_some(groups)}.",
+            f"{who} counts examples of {some(update.num_examples.keys())}.",
+            f"Expected one count for each of its groups, {some(groups)}.",
             "It was made by another release: use one release for client and server.",
         )
     for group, count in update.num_examples.items():
@@ -96,15 +132,18 @@ def _require_counts(who: str, update: ClientUpdate) -> None:
             )
 
 
-def _require_finite(who: str, update: ClientUpdate) -> None:
-    for name, value in update.delta.items():
+def _require_finite(who: str, delta: Params) -> None:
+    for name, value in delta.items():
         if not torch.isfinite(value).all():
             raise ClientFailedError(
                 f"{who} has a NaN or infinite value in {name!r}.",
                 "Every value is finite.",
                 "The client's training diverged: lower federation.local.lr, or check its data.",
             )
-    for name, number in update.metrics.items():
+
+
+def _require_metrics(who: str, metrics: Mapping[str, float]) -> None:
+    for name, number in metrics.items():
         if not METRIC_NAME.fullmatch(name) or not math.isfinite(number):
             raise ClientFailedError(
                 f"{who} has a metric with a name or value that cannot be used.",
@@ -113,7 +152,7 @@ def _require_finite(who: str, update: ClientUpdate) -> None:
             )
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Return at most three names, and how many there are."""
     ordered = sorted(names)
     return f"{ordered[:3]} ({len(ordered)})" if len(ordered) > 3 else str(ordered)

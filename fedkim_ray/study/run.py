@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fedkim_ray.pipeline import AGGREGATED, AGGREGATED_VERSION, OnEvent, plan_run, run_recipe
+from fedkim_ray.federation.round_files import AGGREGATED, AGGREGATED_VERSION
+from fedkim_ray.pipeline import OnEvent, plan_run, run_recipe
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RUN_FILE, RunFolder
 from fedkim_ray.storage import copy_published, is_published

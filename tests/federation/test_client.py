@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
 from fedkim_ray.data.loading import collate
 from fedkim_ray.errors import DataError, ParamsMismatchError, TrainingDivergedError
-from fedkim_ray.federation.client import Client, seed_of
+from fedkim_ray.federation.client import Client, OpenClients, seed_of
 from fedkim_ray.federation.update import ClientUpdate, validate_update
 from fedkim_ray.types import param_group
 
@@ -178,3 +178,31 @@ def test_an_empty_set_is_refused(tiny, own_root: Path) -> None:
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     with pytest.raises(DataError, match=r"mortality/valid' have no row"):
         south_at(tiny, own_root)
+
+
+def test_scoring_trains_nothing_and_sends_numbers_alone(tiny, south: Client) -> None:
+    plan = tiny.plan("south").model_copy(update={"work": "score_injected"})
+    scored = south.score_round(plan, tiny.params)
+    trained = south.train_round(tiny.plan("south"), tiny.params)
+    assert (scored.delta, scored.num_examples, scored.work) == ({}, {}, "score_injected")
+    for name in ("auroc", "loss"):
+        before = trained.metrics[f"valid/mortality/{name}_before"]
+        assert scored.metrics[f"valid/mortality/{name}"] == before
+    validate_update(scored, tiny.params)
+
+
+def test_clients_that_share_a_model_train_as_those_that_do_not(tiny) -> None:
+    opened = OpenClients(tiny.setups.__getitem__)
+    for client_id in ("north", "south", "north"):
+        plan = tiny.plan(client_id)
+        alone = Client(tiny.setups[client_id]).train_round(plan, tiny.params)
+        assert equal(opened(client_id).train_round(plan, tiny.params), alone)
+    assert opened("north").model is opened("south").model
+
+
+def test_few_clients_keep_their_data_open(tiny) -> None:
+    opened = OpenClients(tiny.setups.__getitem__, num_open=1)
+    first = opened("north")
+    assert opened("north") is first
+    opened("south")
+    assert opened("north") is not first

@@ -11,18 +11,25 @@ import torch
 
 from fedkim_ray.config import FederationConfig, FedProxConfig
 from fedkim_ray.errors import RoundFailedError
+from fedkim_ray.federation.aggregation import Strategy
 from fedkim_ray.federation.clients import Delivered, Reply
-from fedkim_ray.federation.coordinator import run_round
+from fedkim_ray.federation.collecting import Clock
+from fedkim_ray.federation.coordinator import run_round, score_params
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.report import RoundReport
+from fedkim_ray.federation.sampling import sample_clients
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.strategies.fedavg import FedAvg
+from fedkim_ray.federation.strategies.fedavgm import FedAvgM
+from fedkim_ray.federation.strategies.krum import Krum
+from fedkim_ray.federation.strategies.median import Median
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import Params
 
 W = "encoders.image.w"
 THETA = {W: torch.tensor([10.0])}
-STATE = FedAvg().init(THETA)
+AVERAGE = FedAvg()
+STATE = AVERAGE.init(THETA)
 
 
 def update(client_id: str, delta: float, num_examples: int = 1) -> ClientUpdate:
@@ -42,7 +49,7 @@ def failure(client_id: str, code: str = "DataError") -> ClientFailure:
 def reply(answer: ClientUpdate | ClientFailure) -> Reply:
     if isinstance(answer, ClientFailure):
         return answer
-    return Delivered(answer.client_id, answer.round_index, 4, lambda: answer)
+    return Delivered(answer.client_id, answer.round_index, 4, lambda: answer, answer.work)
 
 
 @dataclass
@@ -57,9 +64,24 @@ class ScriptedClients:
     ended: int = 0
     _answers: list[ClientUpdate | ClientFailure] = field(default_factory=list)
 
-    def clock(self) -> float:
-        """Seconds that the script says have passed."""
-        return self.now_s
+    num_at_once: int = 1
+    times_each: bool = False
+    appear_s: Mapping[str, float] = field(default_factory=dict)
+    """When clients come that are not there from the start."""
+
+    @property
+    def clock(self) -> Clock:
+        """A clock that the script moves."""
+        return Clock(lambda: self.now_s, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+    @property
+    def available(self) -> Sequence[str]:
+        """Those that are there by now."""
+        return [c for c in self.ids if self.now_s >= self.appear_s.get(c, 0.0)]
 
     def begin(self, plans: Mapping[str, RoundPlan], theta_global: Params) -> int:
         """Note who is asked, and take the script's next list."""
@@ -90,15 +112,18 @@ class ScriptedClients:
 
 
 def play(
-    clients: ScriptedClients, min_clients: int = 1, events: list[Any] | None = None
+    clients: ScriptedClients,
+    events: list[Any] | None = None,
+    strategy: Strategy = AVERAGE,
+    **changes: Any,
 ) -> tuple[float, RoundReport]:
     """Run round 0 and return the parameter after it, and the report."""
     state, report = run_round(
-        FedAvg(),
+        strategy,
         STATE,
         clients,
         0,
-        federation=FederationConfig(min_clients=min_clients, client_timeout_s=60.0),
+        federation=FederationConfig(client_timeout_s=60.0, **changes),
         on_event=None if events is None else events.append,
         clock=clients.clock,
     )
@@ -126,7 +151,7 @@ def test_a_plan_carries_the_round_the_seed_and_the_strategys_term() -> None:
     config = FederationConfig(strategy=FedProxConfig(mu=0.5))
     run_round(build_strategy(config.strategy), STATE, clients, 0, federation=config)
     assert clients.asked[0]["a"] == RoundPlan(
-        round_index=0, client_id="a", seed=7, local=config.local, proximal_mu=0.5
+        round_index=0, client_id="a", seed=7, local=config.local, proximal_mu=0.5, timeout_s=600.0
     )
 
 
@@ -153,7 +178,9 @@ def test_below_the_quorum_those_without_an_update_are_asked_once_more() -> None:
 
 def test_a_round_that_fails_twice_stops_with_each_clients_reason() -> None:
     clients = ScriptedClients([[failure("a"), update("b", 8.0)], [failure("a", "ClientLost")]])
-    with pytest.raises(RoundFailedError, match=r"1 usable updates .* a: ClientLost: Row 3\. .* 2;"):
+    with pytest.raises(
+        RoundFailedError, match=r"1 usable updates .* a: ClientLost: Row 3\. .* 2 \("
+    ):
         play(clients, min_clients=2)
     assert STATE.params[W].item() == 10.0
 
@@ -188,3 +215,124 @@ def test_a_report_is_json_and_comes_as_the_last_event() -> None:
     kinds = [event["event"] for event in events]
     assert kinds == ["round_started", "client_failed", "client_finished", "round_finished"]
     assert RoundReport.model_validate(json.loads(json.dumps(events[-1]["report"]))) == report
+
+
+def test_a_client_counts_as_often_as_it_has_examples_or_once() -> None:
+    script = [[update("a", 4.0, 1), update("b", 8.0, 3)]]
+    assert play(ScriptedClients(script))[0] == 17.0
+    assert play(ScriptedClients(script), weighting="equal")[0] == 16.0
+
+
+def test_a_round_asks_a_sample_of_those_that_are_there() -> None:
+    ids = ("a", "b", "c", "d")
+    clients = ScriptedClients([[]], ids=ids, appear_s={"c": 1e9})
+    with pytest.raises(RoundFailedError):
+        play(clients, clients_per_round=2, round_deadline_s=1.0)
+    asked = sorted(clients.asked[0])
+    assert asked == sample_clients(["a", "b", "d"], 2, seed=7, round_index=0)
+
+
+def test_a_round_waits_for_a_quorum_to_appear_and_not_for_ever() -> None:
+    script = [[update("a", 4.0), update("b", 8.0)]]
+    clients = ScriptedClients(script, appear_s={"b": 12.0})
+    after, report = play(clients, min_clients=2, join_timeout_s=20.0)
+    assert (after, report.num_available) == (16.0, 2)
+    clients = ScriptedClients(script, appear_s={"b": 30.0})
+    with pytest.raises(RoundFailedError, match=r"after 20 s 1 of 2 clients are there; b are not"):
+        run_round(
+            AVERAGE,
+            STATE,
+            clients,
+            0,
+            federation=FederationConfig(min_clients=2, join_timeout_s=20.0),
+            clock=clients.clock,
+        )
+
+
+def test_the_deadline_ends_a_round_with_its_retry() -> None:
+    clients = ScriptedClients([[failure("a"), update("b", 8.0)], []])
+    with pytest.raises(RoundFailedError, match="1 usable updates after 1 retry"):
+        play(clients, min_clients=2, round_deadline_s=30.0)
+    assert clients.now_s == 30.0
+
+
+def test_an_update_above_the_largest_norm_is_refused() -> None:
+    script = [[update("a", 1e6), update("b", 8.0)]]
+    after, report = play(ScriptedClients(script), max_update_norm=10.0)
+    assert (after, report.failures_by_cause) == (18.0, {"UpdateNormError": 1})
+
+
+def test_an_encoder_that_too_few_clients_trained_keeps_its_values() -> None:
+    head = "heads.covid19.w"
+    state = FedAvgM(eta=1.0, beta=0.5).init({**THETA, head: torch.tensor([0.0])})
+    both = replace(
+        update("a", 4.0),
+        delta={W: torch.tensor([4.0]), head: torch.tensor([2.0])},
+        num_examples={"encoders.image": 1, "heads.covid19": 1},
+    )
+    clients = ScriptedClients([[both]], ids=("a",))
+    federation = FederationConfig(min_clients_per_modality=2)
+    after, report = run_round(
+        FedAvgM(eta=1.0, beta=0.5), state, clients, 0, federation=federation, clock=clients.clock
+    )
+    assert report.kept_groups == ("encoders.image",)
+    assert (after.params[W].item(), after.slots["momentum"][W].item()) == (10.0, 0.0)
+    assert (after.params[head].item(), after.slots["momentum"][head].item()) == (2.0, 2.0)
+
+
+def test_a_group_below_a_robust_strategys_bound_is_left_out_and_not_fatal() -> None:
+    ids = ("a", "b", "c", "d")
+    idle = [replace(update(c, 9.0), num_examples={"encoders.image": 0}) for c in ids[:2]]
+    clients = ScriptedClients([[*idle, update("c", 1.0), update("d", 1.0)]], ids=ids)
+    after, report = play(clients, strategy=Krum(num_faulty=0))
+    assert (after, report.kept_groups) == (10.0, ("encoders.image",))
+    few = ScriptedClients([[update("a", 1.0)], []], ids=("a", "b", "c"))
+    with pytest.raises(RoundFailedError, match="1 usable updates after 1 retry"):
+        play(few, strategy=Krum(num_faulty=0))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num_at_once", "num_spilled"),
+    # e comes first and a last: with two places in memory e and d wait there, c and b on disk, and
+    # a's turn has come when it does. A strategy that needs all compares them from disk.
+    [(FedAvg(), 2, 2), (FedAvg(), 4, 0), (Median(), 4, 5)],
+)
+def test_updates_wait_for_their_turn_on_disk(
+    strategy: Strategy, num_at_once: int, num_spilled: int
+) -> None:
+    ids = ("a", "b", "c", "d", "e")
+    script = [[update(c, float(k)) for k, c in enumerate(ids)][::-1]]
+    after, report = play(
+        ScriptedClients(script, ids=ids, num_at_once=num_at_once), strategy=strategy
+    )
+    assert after == 12.0  # mean and median of 0 1 2 3 4
+    assert report.num_spilled == num_spilled
+
+
+def test_clients_score_parameters_and_the_server_averages() -> None:
+    def scored(client_id: str, auroc: float, examples: float) -> ClientUpdate:
+        return ClientUpdate(
+            client_id=client_id,
+            round_index=0,
+            delta={},
+            num_examples={},
+            metrics={"valid/covid19/auroc": auroc, "valid/covid19/examples": examples},
+            work="score_injected",
+        )
+
+    late = replace(update("b", 1.0))  # of the training before it
+    clients = ScriptedClients([[late, scored("a", 0.5, 1.0), scored("b", 0.9, 3.0)]])
+    scores = score_params(
+        clients, THETA, 0, "score_injected", federation=FederationConfig(), clock=clients.clock
+    )
+    # (1 * 0.5 + 3 * 0.9) / 4 = 0.8
+    assert scores == {"covid19": {"examples": 4.0, "auroc": pytest.approx(0.8)}}
+    assert clients.asked[0]["a"].work == "score_injected"
+
+
+def test_scores_are_news_and_no_reason_to_stop() -> None:
+    clients = ScriptedClients([[failure("a").model_copy(update={"work": "score_injected"})]])
+    scores = score_params(
+        clients, THETA, 0, "score_injected", federation=FederationConfig(), clock=clients.clock
+    )
+    assert scores == {}

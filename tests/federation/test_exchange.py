@@ -2,6 +2,7 @@
 
 import errno
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -34,25 +35,38 @@ class Scripted:
             raise self.result
         return self.result
 
+    def score_round(self, plan: RoundPlan, theta_global: Params) -> ClientUpdate:
+        """Say what was asked."""
+        return replace(UPDATE, work=plan.work)
+
 
 def test_a_client_answers_each_plan_and_ends_when_there_are_none() -> None:
     exchange = LocalExchange(PLAN, {})
-    serve_plans(exchange, lambda: Scripted(UPDATE))
+    serve_plans(exchange, lambda _: Scripted(UPDATE))
     assert exchange.answer is UPDATE
     assert exchange.next_plan() is None
+
+
+def test_a_client_does_what_the_plan_asks_for() -> None:
+    plan = PLAN.model_copy(update={"work": "score_injected"})
+    exchange = LocalExchange(plan, {})
+    serve_plans(exchange, lambda _: Scripted(UPDATE))
+    assert isinstance(exchange.answer, ClientUpdate)
+    assert exchange.answer.work == "score_injected"
+    assert describe_failure(plan, ValueError()).work == "score_injected"
 
 
 def test_the_packages_own_errors_are_told_in_full() -> None:
     exchange = LocalExchange(PLAN, {})
     error = DataError("'a.parquet', row 3, column 'label' is empty.", "Never empty.", "Mend it.")
-    serve_plans(exchange, lambda: Scripted(error))
+    serve_plans(exchange, lambda _: Scripted(error))
     assert exchange.answer == ClientFailure(
         client_id="north", round_index=2, code="DataError", message=str(error)
     )
 
 
 def test_a_client_that_cannot_open_its_data_says_so() -> None:
-    def broken() -> Scripted:
+    def broken(client_id: str) -> Scripted:
         raise FileNotFoundError(errno.ENOENT, "secret path", "/data/jane-doe.parquet")
 
     exchange = LocalExchange(PLAN, {})

@@ -84,7 +84,7 @@ TRAINED = {t.id: t for t in TASKS}
 @pytest.mark.parametrize(
     ("client_ids", "min_clients", "text"),
     [
-        (["north"], 2, "min_clients is 2. 1 clients take part: north"),
+        (["north"], 2, r"min_clients is 2. 1 clients take part: \['north'\]"),
         (["north", "west"], 1, "Client 'west' has no yes/no task"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedkim_ray.config import LocalTrainingConfig
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
-from fedkim_ray.federation.mailbox import Letter, Mailbox, Member
+from fedkim_ray.federation.mailbox import GRACE_S, Letter, Mailbox, Member
 
 
 def plan(client_id: str, round_index: int) -> RoundPlan:
@@ -35,7 +35,7 @@ def test_a_restarted_client_gets_the_plan_it_has_not_answered() -> None:
         mailbox = Mailbox()
         await mailbox.begin({"a": plan("a", 0)}, "theta")
         assert await mailbox.next_plan("a") == await mailbox.next_plan("a")
-        await mailbox.submit("a", 0, "update", 10)
+        await mailbox.submit("a", 0, "train", "update", 10)
         again = asyncio.create_task(mailbox.next_plan("a"))
         await asyncio.sleep(0)
         assert not again.done()
@@ -50,7 +50,7 @@ def test_replies_wait_for_the_first_and_come_once() -> None:
         mailbox = Mailbox()
         await mailbox.begin({"a": plan("a", 0), "b": plan("b", 0)}, "theta")
         waiting = asyncio.create_task(mailbox.replies(60.0))
-        await mailbox.submit("a", 0, "update", 10)
+        await mailbox.submit("a", 0, "train", "update", 10)
         assert await waiting == [Letter("a", 0, 10, "update")]
         assert await mailbox.replies(0.0) == []
         failure = ClientFailure(client_id="b", round_index=0, code="DataError", message="no data")
@@ -65,7 +65,7 @@ def test_an_update_for_an_ended_round_is_told_and_not_kept() -> None:
         mailbox = Mailbox()
         await mailbox.begin({"a": plan("a", 0)}, "theta")
         await mailbox.end_round()
-        await mailbox.submit("a", 0, "update", 10)
+        await mailbox.submit("a", 0, "train", "update", 10)
         await mailbox.begin({"a": plan("a", 1)}, "theta")
         assert await mailbox.replies(0.0) == [Letter("a", 0, 10, None)]
         assert (await mailbox.next_plan("a")) == (plan("a", 1), "theta")
@@ -77,7 +77,7 @@ def test_an_unread_update_is_let_go_when_its_round_ends() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
         await mailbox.begin({"a": plan("a", 0)}, "theta")
-        await mailbox.submit("a", 0, "update", 10)
+        await mailbox.submit("a", 0, "train", "update", 10)
         await mailbox.end_round()
         assert await mailbox.replies(0.0) == [Letter("a", 0, 10, None)]
 
@@ -125,5 +125,107 @@ def test_stopping_ends_every_wait() -> None:
         await asyncio.sleep(0)
         await mailbox.stop()
         assert (await plan_wait, await reply_wait) == (None, [])
+
+    run(scenario())
+
+
+def pooled_plan(client_id: str, timeout_s: float | None = None) -> RoundPlan:
+    return plan(client_id, 0).model_copy(update={"timeout_s": timeout_s})
+
+
+async def taken(mailbox: Mailbox, slot: str) -> str:
+    """Return the client whose plan a slot gets."""
+    answer = await mailbox.next_plan(slot)
+    assert answer is not None
+    return answer[0].client_id
+
+
+def test_slots_take_the_next_client_from_the_queue() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox(pooled=True)
+        await mailbox.begin({c: pooled_plan(c) for c in "abc"}, "theta")
+        assert [await taken(mailbox, s) for s in ("s0", "s1")] == ["a", "b"]
+        assert await mailbox.submit("b", 0, "train", "update", 1)  # c still waits for a slot
+        assert await taken(mailbox, "s1") == "c"
+        assert not await mailbox.submit("c", 0, "train", "update", 1)
+        assert await taken(mailbox, "s0") == "a"  # restarted, it gets what it has not answered
+
+    run(scenario())
+
+
+def test_a_plan_that_kills_its_slots_is_given_up() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox(pooled=True)
+        await mailbox.begin({"a": pooled_plan("a"), "b": pooled_plan("b")}, "theta")
+        assert [await taken(mailbox, "s0") for _ in range(4)] == ["a", "a", "a", "b"]
+        [failure] = await mailbox.replies(0.0)
+        assert isinstance(failure, ClientFailure)
+        assert (failure.client_id, failure.code) == ("a", "ClientLost")
+        assert "died 3 times" in failure.message
+
+    run(scenario())
+
+
+class Hands:
+    """A clock whose hands a test turns."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+def test_a_slots_client_is_timed_from_when_it_was_taken() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = Mailbox(pooled=True, clock=clock)
+        await mailbox.begin({c: pooled_plan(c, 60.0) for c in "ab"}, "theta")
+        clock.now_s = 1000.0
+        await taken(mailbox, "s0")
+        clock.now_s = 1060.0 + GRACE_S
+        assert await mailbox.replies(0.0) == []
+        clock.now_s += 1.0
+        [failure] = await mailbox.replies(0.0)
+        assert isinstance(failure, ClientFailure)
+        assert (failure.client_id, failure.code) == ("a", "ClientTimeout")
+
+    run(scenario())
+
+
+def test_plans_that_no_slot_takes_are_given_up() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = Mailbox(pooled=True, idle_timeout_s=180.0, clock=clock)
+        await mailbox.begin({c: pooled_plan(c) for c in "ab"}, "theta")
+        clock.now_s = 180.0
+        assert await mailbox.replies(0.0) == []
+        clock.now_s = 181.0
+        assert [f.client_id for f in await mailbox.replies(0.0)] == ["a", "b"]
+
+    run(scenario())
+
+
+def test_without_any_slot_every_client_is_lost() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox(pooled=True)
+        for slot in ("s0", "s1"):
+            await mailbox.join(slot, "node", 1)
+        await mailbox.begin({c: pooled_plan(c) for c in "ab"}, "theta")
+        await mailbox.lose("s0", "It is over.")
+        assert await mailbox.replies(0.0) == []
+        await mailbox.lose("s1", "It is over.")
+        assert [f.client_id for f in await mailbox.replies(0.0)] == ["a", "b"]
+
+    run(scenario())
+
+
+def test_an_answer_to_other_work_of_the_round_leaves_the_plan_open() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox()
+        await mailbox.begin({"a": plan("a", 0)}, "theta")
+        await mailbox.submit("a", 0, "score_injected", "late", 1)
+        assert await mailbox.replies(0.0) == [Letter("a", 0, 1, None, "score_injected")]
+        assert (await mailbox.next_plan("a")) == (plan("a", 0), "theta")
 
     run(scenario())

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from fedkim_ray.data.demo.tiny import CLIENTS, SPEC
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError
 from fedkim_ray.federation.aggregation import ServerState
+from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Event
-from fedkim_ray.federation.coordinator import run_round
+from fedkim_ray.federation.coordinator import run_round, score_params
 from fedkim_ray.federation.mailbox import Letter
-from fedkim_ray.federation.ray_clients import ResidentClients, _delivered, open_clients
+from fedkim_ray.federation.ray_clients import RayClients, _delivered, open_clients
 from fedkim_ray.federation.report import RoundReport
 from fedkim_ray.federation.strategies.fedavg import FedAvg
 
@@ -38,7 +40,7 @@ def nothing_left_behind() -> Iterator[None]:
     """Hold that no thread and no placed worker of the block outlives it."""
     before = held()
     yield
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 40.0
     while held() != before and time.monotonic() < deadline:
         time.sleep(0.2)
     assert held() == before
@@ -102,7 +104,7 @@ def test_two_rounds_equal_the_plain_loops_to_the_bit(tiny, opened, resident: Cli
 
 
 def test_a_worker_killed_in_a_round_comes_back_and_answers(
-    tiny, opened, resident: ResidentClients
+    tiny, opened, resident: RayClients
 ) -> None:
     with opened("local") as clients:
         expected, _ = train(tiny, clients, rounds=1, epochs=25)
@@ -119,14 +121,14 @@ def test_a_worker_killed_in_a_round_comes_back_and_answers(
 
 
 def test_a_client_that_dies_for_good_is_a_failed_client(tiny, opened, monkeypatch) -> None:
-    monkeypatch.setattr("fedkim_ray.federation.ray_clients.MAX_WORKER_RESTARTS", 0)
+    monkeypatch.setattr("fedkim_ray.federation.ray_runs.MAX_WORKER_RESTARTS", 0)
     with nothing_left_behind(), opened("resident") as clients:
-        assert isinstance(clients, ResidentClients)
+        assert isinstance(clients, RayClients)
         os.kill(clients.members()["south"].pid, signal.SIGKILL)
         _, reports = train(tiny, clients, rounds=2)
-    for report in reports:
-        assert [c.client_id for c in report.clients] == ["north"]
-        assert report.failures_by_cause == {"ClientLost": 1}
+    assert [[c.client_id for c in report.clients] for report in reports] == [["north"]] * 2
+    assert [report.failures_by_cause for report in reports] == [{"ClientLost": 1}, {}]
+    assert reports[1].num_available == 1  # it is not asked again
 
 
 def test_a_client_without_its_resources_is_named_within_the_time_given(tiny, opened) -> None:
@@ -162,3 +164,47 @@ def test_an_update_lost_from_the_object_store_is_a_failed_client(monkeypatch) ->
     monkeypatch.setattr(ray, "get", lost)
     with pytest.raises(ClientFailedError, match="update of client 'a' for round 3 is lost"):
         _delivered(Letter("a", 3, 10, ["ref"])).load()
+
+
+def test_a_slot_for_two_clients_gives_the_plain_loops_bits(tiny, opened) -> None:
+    with opened("local") as clients:
+        expected, _ = train(tiny, clients, rounds=2)
+    with nothing_left_behind(), opened("pooled", num_slots=1) as clients:
+        assert isinstance(clients, RayClients)
+        assert clients.members().keys() == {"slot-0"}
+        came, reports = train(tiny, clients, rounds=2)
+        scores = score_params(clients, came.params, 1, "score_injected", federation=tiny.federation)
+    assert same(came, expected)
+    assert [c.client_id for report in reports for c in report.clients] == ["north", "south"] * 2
+    assert scores["mortality"]["auroc"] > 0.5
+
+
+def test_a_client_that_hangs_frees_its_slot(tiny, tmp_path) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    federation = tiny.federation.model_copy(update={"client_timeout_s": 3.0, "num_slots": 1})
+    setups = list(tiny.setups.values())
+    with (
+        nothing_left_behind(),
+        RayClients(
+            setups, federation, 7, "test", str(tmp_path), pooled=True, opener=north_hangs
+        ) as clients,
+    ):
+        _, report = run_round(
+            FedAvg(), FedAvg().init(tiny.params), clients, 0, federation=federation
+        )
+        assert clients.members()["slot-0"].num_starts == 2
+    assert report.failures_by_cause == {"ClientTimeout": 1}
+    assert [c.client_id for c in report.clients] == ["south"]
+
+
+def north_hangs(setup_of):
+    """Open clients of whom north never comes back."""
+
+    def open_client(client_id: str):
+        if client_id == "north":
+            time.sleep(3600)
+        return OpenClients(setup_of)(client_id)
+
+    return open_client

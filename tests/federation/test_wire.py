@@ -1,5 +1,6 @@
 """Updates as bytes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from fedkim_ray.federation.wire import (
     decode_update,
     encode_params,
     encode_update,
+    read_header,
 )
 
 UPDATE = ClientUpdate(
@@ -31,18 +33,52 @@ def test_an_update_comes_back_equal() -> None:
 
 
 def test_the_bytes_are_plain_safetensors() -> None:
-    assert safetensors.torch.load(encode_update(UPDATE)).keys() == UPDATE.delta.keys()
+    assert safetensors.torch.load(bytes(encode_update(UPDATE))).keys() == UPDATE.delta.keys()
 
 
-def test_parameters_come_back_in_memory_of_their_own() -> None:
-    params = {"encoders.image.w": torch.ones(2)}
-    copy = decode_params(encode_params(params))
-    copy["encoders.image.w"].zero_()
-    assert params["encoders.image.w"].tolist() == [1.0, 1.0]
+def test_parameters_come_back_as_views() -> None:
+    params = {"encoders.image.w": torch.ones(2), "heads.a.b": torch.tensor(3.0)}
+    data = encode_params(params)
+    copy = decode_params(data)
+    torch.testing.assert_close(copy, params)
+    data[-1:] = 0  # the last byte of the last value: nothing was copied
+    assert copy["heads.a.b"].item() != 3.0
+
+
+def test_the_librarys_own_bytes_are_read() -> None:
+    params = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.empty(0, 4), "c": torch.tensor(1.0)}
+    torch.testing.assert_close(decode_params(safetensors.torch.save(params)), params)
+
+
+def altered(**entry: object) -> bytes:
+    """Change the one tensor's entry in the header of a good update."""
+    data = encode_update(UPDATE)
+    header = read_header(data)
+    header["encoders.image.w"] |= entry
+    body = bytes(data)[8 + int.from_bytes(bytes(data[:8]), "little") :]
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def test_a_changed_header_alone_is_no_fault() -> None:
+    assert decode_update(altered(), "north").delta.keys() == UPDATE.delta.keys()
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no tensors", encode_update(UPDATE)[:-1], encode_params(UPDATE.delta)]
+    "data",
+    [
+        b"",
+        b"no tensors",
+        bytes(encode_update(UPDATE)[:-1]),
+        bytes(encode_params(UPDATE.delta)),
+        altered(dtype="F64"),
+        altered(shape=[2, 4]),
+        altered(shape=[-2, -3]),
+        altered(data_offsets=[-24, 0]),
+        altered(data_offsets=[8, 32]),
+        altered(data_offsets=None),
+        (1 << 60).to_bytes(8, "little") + b"{}",
+    ],
 )
 def test_bytes_that_are_no_update_are_refused(data: bytes) -> None:
     with pytest.raises(ClientFailedError, match=f"'north' sent {len(data)} bytes"):

@@ -1,0 +1,62 @@
+"""Time Flower's simulation with clients that train nothing; JSON on the last line of stdout.
+
+Runs in Flower's own environment: flower_rounds.py NUM_VALUES NUM_CLIENTS NUM_ROUNDS NUM_SLOTS.
+"""
+
+import itertools
+import json
+import sys
+import time
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+
+BEGUN = time.perf_counter()
+NUM_VALUES, NUM_CLIENTS, NUM_ROUNDS, NUM_SLOTS = (int(a) for a in sys.argv[1:5])
+ENDS: list[float] = []
+client_app, server_app = ClientApp(), ServerApp()
+
+
+@client_app.train()
+def train(message: Message, context: Context) -> Message:
+    """Send back what came."""
+    content = RecordDict(
+        {"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
+    )
+    return Message(content=content, reply_to=message)
+
+
+class Timed(FedAvg):
+    """FedAvg that notes when each round is aggregated."""
+
+    def aggregate_train(self, server_round, replies):
+        """Aggregate and note the time."""
+        result = super().aggregate_train(server_round, replies)
+        ENDS.append(time.perf_counter())
+        return result
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds."""
+    arrays = ArrayRecord([np.zeros(NUM_VALUES // 8, np.float32) for _ in range(8)])
+    strategy = Timed(fraction_evaluate=0.0, min_available_nodes=NUM_CLIENTS)
+    strategy.start(grid=grid, initial_arrays=arrays, num_rounds=NUM_ROUNDS)
+
+
+if __name__ == "__main__":
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=NUM_CLIENTS,
+        backend_config={
+            "client_resources": {"num_cpus": 1},
+            "init_args": {"num_cpus": NUM_SLOTS, "include_dashboard": False},
+        },
+    )
+    rounds_s = [after - before for before, after in itertools.pairwise(ENDS)]
+    print(json.dumps({"first_s": ENDS[0] - BEGUN, "rounds_s": rounds_s}))

@@ -1,0 +1,51 @@
+"""Ending a run from outside: `fedkim abort` leaves a mark, the driver sees it and ends itself.
+
+The mark lies in the run folder, so it reaches a driver on any machine that the folder is reached
+from. The driver ends as after Ctrl-C: clients are let go, what was published is kept.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedkim_ray.errors import RunAbortedError
+from fedkim_ray.run_folder import RunFolder
+
+POLL_S = 2.0
+"""Seconds between two looks for the mark."""
+
+
+@contextmanager
+def abortable(run: RunFolder, poll_s: float = POLL_S) -> Iterator[None]:
+    """End the block, which runs in the main thread, when somebody asks for it.
+
+    Raises:
+        RunAbortedError: somebody did.
+    """
+    run.forget_abort()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(poll_s):
+            if run.abort_requested():
+                main = threading.main_thread().ident or 0
+                signal.pthread_kill(main, signal.SIGINT)  # ends a blocking call, too
+                return
+
+    watcher = threading.Thread(target=watch, name="abort-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.abort_requested():
+            raise
+        run.log({"event": "aborted"})
+        raise RunAbortedError(
+            f"Run {run.run_id!r} was aborted with `fedkim abort`.",
+            "What was published before is whole.",
+            f"Go on with `fedkim run --resume --out {run.folder.url}`.",
+        ) from None
+    finally:
+        done.set()
+        watcher.join()

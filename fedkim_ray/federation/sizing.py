@@ -1,0 +1,88 @@
+"""What a round will move and hold, told before anything starts."""
+
+from collections.abc import Sequence
+
+from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.types import Frozen, Task, param_group
+
+VALUE_BYTES = 4
+MODEL_COPIES = 6
+"""Of float32 parameters in a training worker: values, gradients, two Adam moments, theta_global,
+and the update."""
+WORKER_BYTES = 350 * 2**20
+"""A worker with torch loaded and nothing in it, resident."""
+CONTROL_BYTES = 600 * 2**20
+"""The controller of a Ray Train run and the helpers beside it, resident."""
+SERVER_COPIES = 3
+"""Of the parameters in the driver while it aggregates: before, sum, and the packed ones."""
+
+
+class ClientSize(Frozen):
+    """One client's share of a round."""
+
+    client_id: str
+    tasks: dict[str, int]
+    """Training examples by task."""
+    groups: tuple[str, ...]
+    """Parameter groups that it trains."""
+    bytes_down: int
+    bytes_up: int
+    worker_bytes: int
+    """Memory of its worker, without its data."""
+
+
+class RoundSize(Frozen):
+    """What a round of these clients moves and holds."""
+
+    num_parameters: int
+    clients: tuple[ClientSize, ...]
+    server_bytes: int
+    """Memory that aggregation takes in the driver beside the updates in hand."""
+    control_bytes: int
+    """Memory of one long-lived Ray Train run beside its worker."""
+
+    @property
+    def bytes_down(self) -> int:
+        """Parameters that go out to all."""
+        return sum(client.bytes_down for client in self.clients)
+
+    @property
+    def bytes_up(self) -> int:
+        """Updates that come back from all."""
+        return sum(client.bytes_up for client in self.clients)
+
+
+def size_client(
+    model: LightModel, client_id: str, tasks: Sequence[Task], examples: dict[str, int]
+) -> ClientSize:
+    """Return what one client sends and holds.
+
+    Args:
+        model: The light model.
+        client_id: Who.
+        tasks: Its yes/no tasks.
+        examples: Training examples by task.
+    """
+    encoders = {f"encoders.{g}" for task in tasks for g in model.groups_of(task)}
+    groups = encoders | {f"heads.{task.id}" for task in tasks}
+    sizes = {name: p.numel() * VALUE_BYTES for name, p in model.named_parameters()}
+    whole = sum(sizes.values())
+    return ClientSize(
+        client_id=client_id,
+        tasks=examples,
+        groups=tuple(sorted(groups)),
+        bytes_down=whole,
+        bytes_up=sum(size for name, size in sizes.items() if param_group(name) in groups),
+        worker_bytes=WORKER_BYTES + MODEL_COPIES * whole,
+    )
+
+
+def size_round(model: LightModel, clients: Sequence[ClientSize]) -> RoundSize:
+    """Return what a round of these clients moves and holds."""
+    num_parameters = sum(p.numel() for p in model.parameters())
+    return RoundSize(
+        num_parameters=num_parameters,
+        clients=tuple(clients),
+        server_bytes=SERVER_COPIES * num_parameters * VALUE_BYTES,
+        control_bytes=CONTROL_BYTES,
+    )

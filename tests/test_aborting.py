@@ -1,0 +1,39 @@
+"""A run ended from outside."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fedkim_ray.aborting import abortable
+from fedkim_ray.config import load_recipe
+from fedkim_ray.errors import RunAbortedError
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.run_status import read_log
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that has only begun."""
+    return RunFolder.create(str(tmp_path / "run"), load_recipe("tiny"))
+
+
+def test_the_mark_ends_a_block_that_waits(run: RunFolder) -> None:
+    threading.Timer(0.1, run.request_abort).start()
+    with pytest.raises(RunAbortedError, match="--resume"), abortable(run, poll_s=0.02):
+        time.sleep(20.0)
+    assert read_log(run)[-1]["event"] == "aborted"
+
+
+def test_a_resumed_run_forgets_the_mark(run: RunFolder) -> None:
+    run.request_abort()
+    with abortable(run, poll_s=0.02):
+        time.sleep(0.1)
+        assert not run.abort_requested()
+
+
+def test_ctrl_c_stays_ctrl_c(run: RunFolder) -> None:
+    with pytest.raises(KeyboardInterrupt), abortable(run):
+        raise KeyboardInterrupt
+    assert read_log(run) == []
