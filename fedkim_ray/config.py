@@ -298,6 +298,8 @@ class InjectionConfig(Frozen):
     tokens_per_modality: dict[str, PositiveInt] = Field(default_factory=dict)
     """Pool the tokens of a modality (or encoder group) to this many; all enter where absent."""
     steps_per_round: PositiveInt = 100
+    checkpoint_steps: PositiveInt = 50
+    """Steps after which an unfinished round is saved; a killed round goes on from there."""
     batch_size: PositiveInt = 16
     """Examples in one optimizer step, over all workers."""
     gradient_accumulation: PositiveInt = 1

@@ -66,15 +66,15 @@ def read_moments(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[st
 
 
 def write_moments(
-    engine: Any, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor], step: int
+    engine: Any, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor]
 ) -> None:
     """Start Adam from saved moments; a parameter without any starts afresh.
 
     Args:
-        engine: A DeepSpeed engine that has taken no step yet.
+        engine: A DeepSpeed engine that has taken no step yet. Each of its parameter groups says in
+            ``adam_steps`` how many steps its moments have seen, for Adam's bias correction.
         parameters: All trained parameters.
         moments: As ``read_moments`` returns them; may cover a part of the parameters.
-        step: Steps that the saved moments have seen, for Adam's bias correction.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 
@@ -90,7 +90,7 @@ def write_moments(
             else:
                 inner.state[unsharded(parameter)][moment].copy_(value)
     for flat, group in _flat_masters(engine):
-        inner.state[flat]["step"] = torch.tensor(float(step if group["keeps_moments"] else 0))
+        inner.state[flat]["step"] = torch.tensor(float(group["adam_steps"]))
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:

@@ -305,6 +305,12 @@ class InjectedModel(nn.Module):
         llm = cast(Any, self.llm)
         return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
 
+    def answer_logits(self, prompted: Prompted) -> Tensor:
+        """Return the logits that predict the answer tokens, (A, vocabulary)."""
+        hidden_BLE = self.hidden(prompted, use_cache=False).last_hidden_state
+        rows = prompted.answer_rows_A
+        return self.head(hidden_BLE[rows, prompted.answer_columns_A], rows)
+
     def loss(self, prompted: Prompted) -> tuple[Tensor, Tensor]:
         """Next-token cross-entropy on the answer tokens only; the gate must be held.
 
@@ -312,17 +318,17 @@ class InjectedModel(nn.Module):
             The mean over examples of the mean over an example's answer tokens, with its graph,
             and each example's own mean, (B,), detached.
         """
-        hidden_BLE = self.hidden(prompted, use_cache=False).last_hidden_state
-        rows = prompted.answer_rows_A
-        logits = self.head(hidden_BLE[rows, prompted.answer_columns_A], rows)
-        nats_A = F.cross_entropy(logits.float(), prompted.answer_ids_A, reduction="none")
+        rows, logits_AV = prompted.answer_rows_A, self.answer_logits(prompted)
+        nats_A = F.cross_entropy(logits_AV.float(), prompted.answer_ids_A, reduction="none")
         size = prompted.mask_BL.shape[0]
         count_B = torch.bincount(rows, minlength=size)
         nats_B = torch.zeros(size, device=nats_A.device).index_add(0, rows, nats_A) / count_B
         return nats_B.mean(), nats_B.detach()
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, want_logits: bool = False) -> tuple[Tensor, Tensor] | Tensor:
         """One training pass: the mean loss, and each example's loss (B,), detached.
+
+        With ``want_logits`` the logits that predict the answers, (A, vocabulary), instead.
 
         The gate stays held, because backward may recompute activations: call ``release`` after
         backward. Modality groups that the batch lacks run on one blank row times zero, so that
@@ -336,7 +342,7 @@ class InjectedModel(nn.Module):
         prompted = replace(prompted, embeds_BLE=embeds_BLE)
         if self.gate is not None and prompted.alpha_BP is not None:
             self.gate.set(prompted.alpha_BP)
-        return self.loss(prompted)
+        return self.answer_logits(prompted) if want_logits else self.loss(prompted)
 
     def release(self) -> None:
         """Let go of the last batch's expert weights."""

@@ -25,8 +25,8 @@ from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.base_model import load_base, working_dtype
 from fedkim_ray.injection.model import InjectedModel
-from fedkim_ray.injection.round_files import publish_round, read_round_start
-from fedkim_ray.injection.training import build_engine, read_state, train_steps
+from fedkim_ray.injection.round_files import read_round_start
+from fedkim_ray.injection.round_training import RoundSetup, train_round
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 
@@ -142,23 +142,24 @@ def _work(config: dict[str, Any]) -> None:
     model = InjectedModel(base, injection, recipe.encoders, card.spec, task_table(recipe.tasks))
     model.to(base.llm.dtype)
     start = read_round_start(model, plan.aggregated_url, plan.previous_url)
-    engine = build_engine(model, start, injection, dtype)
     samples = {t: load_samples(root / "public" / t / "train", card.spec) for t in plan.tasks}
-    log = train_steps(
-        engine,
-        model,
-        samples,
-        injection,
+    setup = RoundSetup(
+        injection=injection,
+        dtype=dtype,
         seed=recipe.seed,
-        first_step=start.step,
         total_steps=recipe.federation.rounds * injection.steps_per_round,
         rank=rank,
+        out=Folder.at(plan.out_url),
+        fingerprint=base.fingerprint,
+    )
+    log = train_round(
+        model,
+        start,
+        samples,
+        setup,
         on_step=lambda step, loss: config["progress"].put((step, loss)) if rank == 0 else None,
     )
-    state = read_state(engine, model, start.step + injection.steps_per_round)
-    if rank == 0:
-        publish_round(Folder.at(plan.out_url), model, state, log, base.fingerprint)
-    ray.train.report({"loss": log.loss[-1], "step": state.step})
+    ray.train.report({"loss": log.loss[-1]})
 
 
 def _prepare_process(use_gpu: bool, threads: int) -> None:

@@ -6,12 +6,13 @@ adapter_config.json       PEFT's description of the adapter, where there is one
 log.json                  losses by step and task
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from fedkim_ray.errors import ParamsMismatchError, TrainingDivergedError
+from fedkim_ray.errors import ParamsMismatchError, StorageError, TrainingDivergedError
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.training import InjectionState, StepLog, is_encoder
 from fedkim_ray.storage import Folder, open_published, publish
@@ -19,6 +20,7 @@ from fedkim_ray.types import Params
 
 KIND = "injection"
 FORMAT_VERSION = 1
+PARAMS, MOMENTS, LOG = "params.safetensors", "moments.safetensors", "log.json"
 LIGHT = "light."
 """The injected model's name for the clients' light model; federation names lack it."""
 
@@ -50,12 +52,41 @@ def read_injection(folder: Folder) -> tuple[InjectionState, dict[str, Any]]:
         StorageError: it is not whole or of another format.
     """
     manifest = open_published(folder, KIND, FORMAT_VERSION)
+    state, _ = load_state(folder, manifest)
+    return state, manifest
+
+
+def load_state(folder: Folder, manifest: Mapping[str, Any]) -> tuple[InjectionState, StepLog]:
+    """Read back what ``write_state`` wrote, from a folder that was held against its manifest."""
     state = InjectionState(
-        params=folder.read_tensors("params.safetensors"),
-        moments=folder.read_tensors("moments.safetensors"),
+        params=folder.read_tensors(PARAMS),
+        moments=folder.read_tensors(MOMENTS),
         step=int(manifest["step"]),
     )
-    return state, manifest
+    log = folder.read_json(LOG)
+    by_task = {
+        t: [(int(s), float(x)) for s, x in pairs] for t, pairs in log["loss_by_task"].items()
+    }
+    return state, StepLog(steps=log["steps"], loss=log["loss"], loss_by_task=by_task)
+
+
+def write_state(out: Folder, state: InjectionState, log: StepLog) -> Params:
+    """Write a state into a folder that is being published; return the parameters read back.
+
+    Raises:
+        StorageError: what is read back is not what was written.
+    """
+    out.write_tensors(PARAMS, state.params)
+    out.write_tensors(MOMENTS, state.moments)
+    out.write_json(LOG, asdict(log))
+    back: Params = out.read_tensors(PARAMS)
+    if any(not torch.equal(back[name], value) for name, value in state.params.items()):
+        raise StorageError(
+            f"{out.full(PARAMS)!r} does not read back as it was written.",
+            "A file holds what was written into it.",
+            "Check the disk; nothing was published.",
+        )
+    return back
 
 
 def encoders_of(params: Params) -> dict[str, Any]:
@@ -64,9 +95,39 @@ def encoders_of(params: Params) -> dict[str, Any]:
 
 
 def publish_round(
-    folder: Folder, model: InjectedModel, state: InjectionState, log: StepLog, fingerprint: str
+    folder: Folder,
+    model: InjectedModel,
+    state: InjectionState,
+    log: StepLog,
+    fingerprint: str,
+    verify: Callable[[Params], None] | None = None,
 ) -> None:
     """Check the state and publish it.
+
+    Args:
+        folder: Where to.
+        model: The model whose state it is.
+        state: At a round's end.
+        log: Losses of the round.
+        fingerprint: Of the base model.
+        verify: Given the parameters read back from the files, before the manifest is written.
+
+    Raises:
+        ParamsMismatchError: a name is missing or a shape wrong.
+        TrainingDivergedError: a value is not finite.
+    """
+    require_sound(model, state)
+    facts = {"step": state.step, "base_fingerprint": fingerprint}
+    with publish(folder, KIND, FORMAT_VERSION, **facts) as out:
+        back = write_state(out, state, log)
+        if (config := adapter_config(model)) is not None:
+            out.write_json("adapter_config.json", config)
+        if verify is not None:
+            verify(back)
+
+
+def require_sound(model: InjectedModel, state: InjectionState) -> None:
+    """Refuse a state that lacks a parameter or holds a value that is not finite.
 
     Raises:
         ParamsMismatchError: a name is missing or a shape wrong.
@@ -78,15 +139,8 @@ def publish_round(
             raise TrainingDivergedError(
                 f"{name!r} is not finite after step {state.step}.",
                 "Trained values and moments are finite.",
-                "Lower injection.lr; this round was not published.",
+                "Lower injection.lr; this state was not published.",
             )
-    facts = {"step": state.step, "base_fingerprint": fingerprint}
-    with publish(folder, KIND, FORMAT_VERSION, **facts) as out:
-        out.write_tensors("params.safetensors", state.params)
-        out.write_tensors("moments.safetensors", state.moments)
-        out.write_json("log.json", asdict(log))
-        if (config := adapter_config(model)) is not None:
-            out.write_json("adapter_config.json", config)
 
 
 def adapter_config(model: InjectedModel) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from fedkim_ray.injection.engine_state import (
     write_masters,
     write_moments,
 )
+from fedkim_ray.injection.memory import memory_explained
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.types import TaskId
 
@@ -37,9 +38,11 @@ class InjectionState:
     params: Mapping[str, Tensor]
     """Trained parameters by name, float32."""
     moments: Mapping[str, Tensor]
-    """Adam moments of all but the encoders, whose moments restart each round."""
+    """Adam moments; at a round's end without the encoders', which restart each round."""
     step: int
     """Steps taken over all rounds."""
+    steps_in_round: int = 0
+    """Those of an unfinished round among them; 0 at a round's end."""
 
 
 @dataclass(slots=True)
@@ -89,12 +92,11 @@ def build_engine(
 
     if state is not None:
         load_params(model, state.params)
+    start = state or InjectionState(params={}, moments={}, step=0)
     trained = model.trained_parameters()
-    precise = {n: p.detach().float().clone() for n, p in trained.items()}
-    if state is not None:
-        precise |= dict(state.params)
+    precise = {n: p.detach().float().clone() for n, p in trained.items()} | dict(start.params)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(trained, injection),
+        _parameter_groups(trained, injection, start),
         lr=injection.lr,
         betas=injection.betas,
         fused=True,  # one pass over the masters and moments, not one an operation
@@ -107,8 +109,7 @@ def build_engine(
         config=deepspeed_config(injection, dtype),
     )
     write_masters(engine, trained, precise)
-    moments = {} if state is None else state.moments
-    write_moments(engine, trained, moments, 0 if state is None else state.step)
+    write_moments(engine, trained, start.moments)
     return engine
 
 
@@ -119,12 +120,24 @@ def load_params(model: InjectedModel, params: Mapping[str, Tensor]) -> None:
             parameter.copy_(params[name])
 
 
-def read_state(engine: Any, model: InjectedModel, step: int) -> InjectionState:
-    """Return what the next round starts from; collective over all ranks."""
+def read_state(
+    engine: Any, model: InjectedModel, step: int, steps_in_round: int = 0
+) -> InjectionState:
+    """Return what the next round, or the rest of this one, starts from; collective.
+
+    Args:
+        engine: The live engine.
+        model: The module inside it.
+        step: Steps taken over all rounds.
+        steps_in_round: Those of an unfinished round; 0 at a round's end.
+    """
     trained = model.trained_parameters()
-    kept = {n: p for n, p in trained.items() if not is_encoder(n)}
+    kept = {n: p for n, p in trained.items() if steps_in_round or not is_encoder(n)}
     return InjectionState(
-        params=read_masters(engine, trained), moments=read_moments(engine, kept), step=step
+        params=read_masters(engine, trained),
+        moments=read_moments(engine, kept),
+        step=step,
+        steps_in_round=steps_in_round,
     )
 
 
@@ -136,11 +149,13 @@ def train_steps(
     *,
     seed: int,
     first_step: int,
+    num_steps: int,
     total_steps: int,
     rank: int,
+    log: StepLog,
     on_step: Callable[[int, float], None],
-) -> StepLog:
-    """Take ``injection.steps_per_round`` optimizer steps and return their losses.
+) -> None:
+    """Take optimizer steps and add their losses to ``log``.
 
     Args:
         engine: From ``build_engine``.
@@ -148,23 +163,27 @@ def train_steps(
         samples: Public examples by task.
         injection: The recipe's section.
         seed: Seed of the run; with the step it fixes the batches and the dropout.
-        first_step: Steps taken in earlier rounds.
+        first_step: Steps taken before, over all rounds.
+        num_steps: Steps to take.
         total_steps: Steps of all rounds, for the learning rate.
         rank: This worker's part of every batch.
+        log: Losses of the round so far.
         on_step: Called after each step with the step and its loss.
 
     Raises:
         TrainingDivergedError: the loss was not finite in several steps in a row.
+        EnvironmentProblemError: a step does not fit into memory.
     """
     sizes = {task: len(s) for task, s in samples.items()}
     draws = draw_batches(sizes, injection.task_weights, injection.batch_size, seed, first_step)
-    log, num_bad = StepLog(), 0
     model.train()
-    for offset, drawn in enumerate(islice(draws, injection.steps_per_round)):
+    num_bad = 0
+    for offset, drawn in enumerate(islice(draws, num_steps)):
         step = first_step + offset
         torch.manual_seed(1_000_003 * seed + 1009 * step + rank)
         _set_learning_rates(engine, step, total_steps, injection)
-        losses = _one_step(engine, model, _parts(drawn, samples, injection, rank, model))
+        with memory_explained(model, injection):
+            losses = _one_step(engine, model, _parts(drawn, samples, injection, rank, model))
         log.add(step, losses)
         num_bad = 0 if math.isfinite(log.loss[-1]) else num_bad + 1
         if num_bad >= MAX_BAD_STEPS:
@@ -174,7 +193,6 @@ def train_steps(
                 "Lower injection.lr, or use base.dtype float32; nothing was published.",
             )
         on_step(step, log.loss[-1])
-    return log
 
 
 def _one_step(engine: Any, model: InjectedModel, parts: list[Batch]) -> list[tuple[TaskId, float]]:
@@ -209,14 +227,14 @@ def _parts(
 
 
 def _parameter_groups(
-    trained: Mapping[str, nn.Parameter], injection: InjectionConfig
+    trained: Mapping[str, nn.Parameter], injection: InjectionConfig, start: InjectionState
 ) -> list[dict[str, Any]]:
     """Encoders learn at a rate of their own and restart their moments each round."""
     encoders = [p for n, p in trained.items() if is_encoder(n)]
     others = [p for n, p in trained.items() if not is_encoder(n)]
     return [
-        {"params": others, "base_lr": injection.lr, "keeps_moments": True},
-        {"params": encoders, "base_lr": injection.encoder_lr, "keeps_moments": False},
+        {"params": others, "base_lr": injection.lr, "adam_steps": start.step},
+        {"params": encoders, "base_lr": injection.encoder_lr, "adam_steps": start.steps_in_round},
     ]
 
 

@@ -1,28 +1,24 @@
 """The learning rate by hand, and the engine's masters under each stage (needs DeepSpeed)."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedkim_ray.config import InjectionConfig, load_recipe
-from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
-from fedkim_ray.data.loading import SampleSet, load_samples
-from fedkim_ray.data.tasks import TASKS
-from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.config import InjectionConfig
+from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.training import (
     InjectionState,
+    StepLog,
     build_engine,
     is_encoder,
     learning_rate_factor,
     read_state,
     train_steps,
 )
-from fedkim_ray.storage import Folder
+from tests.injection.tiny import tiny_injection, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -30,43 +26,6 @@ from fedkim_ray.storage import Folder
 )
 def test_rate_rises_over_the_warm_up_then_falls_to_zero(step: int, factor: float) -> None:
     assert learning_rate_factor(step, total_steps=10, warmup_fraction=0.2) == factor
-
-
-def tiny_model(injection: InjectionConfig, dtype: str) -> InjectedModel:
-    torch.manual_seed(0)
-    base = load_base("tiny-random", dtype)
-    tasks = {task.id: task for task in TASKS}
-    model = InjectedModel(base, injection, load_recipe("tiny").encoders, SPEC, tasks)
-    return model.to(getattr(torch, dtype))
-
-
-def tiny_injection(stage: int, **changes: Any) -> InjectionConfig:
-    values = load_recipe("tiny").injection.model_dump() | {"zero_stage": stage} | changes
-    return InjectionConfig.model_validate(values)
-
-
-@pytest.fixture
-def samples(tmp_path: Path) -> dict[str, SampleSet]:
-    write_tiny_root(str(tmp_path), num_private=16)
-    root = Folder.at(tmp_path)
-    trained = [task.id for task in TASKS if task.role == "train"]
-    return {t: load_samples(root / "public" / t / "train", SPEC) for t in trained}
-
-
-@pytest.fixture(scope="module")
-def one_process() -> Iterator[None]:
-    """A process group of this process alone; DeepSpeed keeps it, so one serves all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")
-        names = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        for name, value in {**names, "MASTER_PORT": "29531"}.items():
-            patch.setenv(name, value)
-        import deepspeed
-        import deepspeed.ops
-
-        patch.setitem(deepspeed.ops.__compatible_ops__, "deepspeed_shm_comm", False)
-        deepspeed.init_distributed(dist_backend="gloo")
-        yield
 
 
 def run(
@@ -84,8 +43,10 @@ def run(
         injection,
         seed=0,
         first_step=first_step,
+        num_steps=injection.steps_per_round,
         total_steps=8,
         rank=0,
+        log=StepLog(),
         on_step=lambda step, loss: None,
     )
     return read_state(engine, model, first_step + injection.steps_per_round)

@@ -1,0 +1,133 @@
+"""One round of injection from its start, or its last checkpoint, to its published end.
+
+Plain torch and DeepSpeed, run by every rank; rank 0 writes the files. Every save is checked
+before it is published: names, shapes, finite values, what the files read back as, and whether the
+values in them answer a probe as the live model does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedkim_ray.config import InjectionConfig
+from fedkim_ray.data.loading import SampleSet, collate
+from fedkim_ray.injection.checkpoints import Checkpoints
+from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.probe import Probe
+from fedkim_ray.injection.round_files import publish_round
+from fedkim_ray.injection.training import (
+    InjectionState,
+    StepLog,
+    build_engine,
+    read_state,
+    train_steps,
+)
+from fedkim_ray.storage import Folder
+from fedkim_ray.types import Params, TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSetup:
+    """What a round needs to know beside the model."""
+
+    injection: InjectionConfig
+    dtype: str
+    seed: int
+    total_steps: int
+    """Of all rounds, for the learning rate."""
+    rank: int
+    out: Folder
+    """Where the round is published."""
+    fingerprint: str
+    """Of the base model."""
+
+
+def train_round(
+    model: InjectedModel,
+    start: InjectionState,
+    samples: Mapping[TaskId, SampleSet],
+    setup: RoundSetup,
+    on_step: Callable[[int, float], None],
+) -> StepLog:
+    """Train one round, publish it, and return its losses; all ranks call it.
+
+    Args:
+        model: A fresh model.
+        start: What the round starts from, if no checkpoint of it is there.
+        samples: Public examples by task.
+        setup: The rest.
+        on_step: Called after each step, in every rank, with the step and its loss.
+    """
+    injection = setup.injection
+    checkpoints = Checkpoints.beside(setup.out, injection.num_workers)
+    state, log = checkpoints.latest(model) or (start, StepLog())
+    engine = build_engine(model, state, injection, setup.dtype)
+    saver = _Saver(engine, model, samples, setup, checkpoints, start.step, log)
+
+    def after_step(step: int, loss: float) -> None:
+        done = step + 1 - start.step
+        if done % injection.checkpoint_steps == 0 and done < injection.steps_per_round:
+            saver.save_checkpoint(step + 1)
+        on_step(step, loss)
+
+    train_steps(
+        engine,
+        model,
+        samples,
+        injection,
+        seed=setup.seed,
+        first_step=state.step,
+        num_steps=injection.steps_per_round - state.steps_in_round,
+        total_steps=setup.total_steps,
+        rank=setup.rank,
+        log=log,
+        on_step=after_step,
+    )
+    saver.save_round(start.step + injection.steps_per_round)
+    return log
+
+
+class _Saver:
+    """Checked saves of one round; collective over all ranks."""
+
+    def __init__(
+        self,
+        engine: Any,
+        model: InjectedModel,
+        samples: Mapping[TaskId, SampleSet],
+        setup: RoundSetup,
+        checkpoints: Checkpoints,
+        round_start: int,
+        log: StepLog,
+    ) -> None:
+        self.engine, self.model, self.setup = engine, model, setup
+        self.checkpoints, self.round_start, self.log = checkpoints, round_start, log
+        first_of_each = [s[0] for s in samples.values()]
+        self.probe = Probe(engine, model, collate(first_of_each, model.light.spec))
+
+    def save_checkpoint(self, step: int) -> None:
+        """Publish an unfinished round after ``step`` steps over all rounds."""
+        state = read_state(self.engine, self.model, step, step - self.round_start)
+        self._save(state, lambda v: self.checkpoints.publish(self.model, state, self.log, v))
+
+    def save_round(self, step: int) -> None:
+        """Publish the round's end; its checkpoints go."""
+        state = read_state(self.engine, self.model, step)
+        out, fingerprint = self.setup.out, self.setup.fingerprint
+        self._save(state, lambda v: publish_round(out, self.model, state, self.log, fingerprint, v))
+        if self.setup.rank == 0:
+            self.checkpoints.clear()
+
+    def _save(
+        self, state: InjectionState, publish: Callable[[Callable[[Params], None]], None]
+    ) -> None:
+        """Let rank 0 publish; the probe is asked by all ranks before the manifest is written."""
+        before = self.probe.logits()
+
+        def verify(saved: Params) -> None:
+            self.probe.require_same(before, saved)
+
+        if self.setup.rank == 0:
+            publish(verify)
+        else:
+            verify(state.params)

@@ -1,0 +1,24 @@
+"""The tiny recipe's model and settings, with changes."""
+
+from typing import Any
+
+import torch
+
+from fedkim_ray.config import InjectionConfig, load_recipe
+from fedkim_ray.data.demo.tiny import SPEC
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.model import InjectedModel
+
+
+def tiny_model(injection: InjectionConfig, dtype: str) -> InjectedModel:
+    torch.manual_seed(0)
+    base = load_base("tiny-random", dtype)
+    tasks = {task.id: task for task in TASKS}
+    model = InjectedModel(base, injection, load_recipe("tiny").encoders, SPEC, tasks)
+    return model.to(getattr(torch, dtype))
+
+
+def tiny_injection(stage: int, **changes: Any) -> InjectionConfig:
+    values = load_recipe("tiny").injection.model_dump() | {"zero_stage": stage} | changes
+    return InjectionConfig.model_validate(values)
