@@ -59,18 +59,29 @@ class LightModel(nn.Module):
         """Return D, the token width of a group's encoder."""
         return cast(Encoder, self.encoders[group]).dim
 
-    def encode(self, batch: Batch) -> dict[str, Encoded]:
-        """Encode each group that occurs in the batch, on the device of the parameters."""
-        device = next(self.parameters()).device
+    def encode(self, batch: Batch, complete: bool = False) -> dict[str, Encoded]:
+        """Encode each group that occurs in the batch, on the device of the parameters.
+
+        Args:
+            batch: Examples, which may lack any modality.
+            complete: Run the encoders of absent groups too, on a blank row of which no row is kept:
+                workers that share sharded parameters must all run the same modules in one order.
+        """
         encoded = {}
         for group, members in self.groups.items():
             if joined := join_members(batch, members, self.spec):
-                tokens, carries = self.encoders[group](
-                    joined.values.to(device),
-                    None if joined.observed is None else joined.observed.to(device),
-                )
-                encoded[group] = Encoded(joined.rows.to(device), tokens, carries)
+                encoded[group] = self._encode_group(group, joined)
+            elif complete:
+                e = self._encode_group(group, self.blank_row(group))
+                encoded[group] = Encoded(e.rows[:0], e.tokens[:0], e.carries[:0])
         return encoded
+
+    def _encode_group(self, group: str, joined: ModalityRows) -> Encoded:
+        weight = next(self.parameters())
+        observed = None if joined.observed is None else joined.observed.to(weight.device)
+        values = joined.values.to(weight.device, weight.dtype)
+        tokens, carries = self.encoders[group](values, observed)
+        return Encoded(joined.rows.to(weight.device), tokens, carries)
 
     def blank_row(self, group: str) -> ModalityRows:
         """Return one row of zeros, nothing observed, as the group's encoder takes it."""

@@ -38,12 +38,14 @@ def write_masters(
     The module must already hold the same values in its own precision: load it before the
     engine is built.
     """
-    from deepspeed.utils import safe_set_full_fp32_param
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
     unsharded = _unsharded_masters(engine)
     for name, parameter in parameters.items():
         value = values[name].float().to(parameter.device)
-        if _is_sharded(parameter):
+        if _is_cut(parameter):
+            safe_set_local_fp32_param(parameter, _own_part(parameter, value))
+        elif _is_sharded(parameter):
             safe_set_full_fp32_param(parameter, value)
         else:
             unsharded(parameter).data.copy_(value)
@@ -76,7 +78,7 @@ def write_moments(
         parameters: All trained parameters.
         moments: As ``read_moments`` returns them; may cover a part of the parameters.
     """
-    from deepspeed.utils import safe_set_full_optimizer_state
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     _make_states(engine)
     unsharded, inner = _unsharded_masters(engine), _inner_optimizer(engine)
@@ -85,8 +87,11 @@ def write_moments(
             value = moments.get(f"{moment}/{name}")
             if value is None:
                 continue
-            if _is_sharded(parameter):
-                safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
+            value = value.to(parameter.device)
+            if _is_cut(parameter):
+                safe_set_local_optimizer_state(parameter, _own_part(parameter, value), moment)
+            elif _is_sharded(parameter):
+                safe_set_full_optimizer_state(parameter, value, moment)
             else:
                 inner.state[unsharded(parameter)][moment].copy_(value)
     for flat, group in _flat_masters(engine):
@@ -96,6 +101,25 @@ def write_moments(
 def _is_sharded(parameter: nn.Parameter) -> bool:
     """Whether ZeRO keeps this parameter's master, whole or in parts (stage 0 does not)."""
     return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
+
+
+def _is_cut(parameter: nn.Parameter) -> bool:
+    """Whether stage 3 has cut the parameter itself into one part a rank."""
+    return hasattr(parameter, "ds_id")
+
+
+def _own_part(parameter: Any, value: Tensor) -> Tensor:
+    """Return this rank's part of a whole value; the last rank's is filled up with zeros.
+
+    DeepSpeed's own way of setting a whole value forgets the filling, and refuses a parameter whose
+    size the number of ranks does not divide.
+    """
+    import deepspeed.comm as dist
+
+    size = parameter.ds_tensor.numel()
+    rank = dist.get_rank(group=parameter.ds_process_group)
+    part = value.flatten()[size * rank : size * (rank + 1)]
+    return nn.functional.pad(part, (0, size - part.numel()))
 
 
 def _unsharded_masters(engine: Any) -> Callable[[nn.Parameter], Tensor]:

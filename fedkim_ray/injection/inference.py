@@ -50,7 +50,7 @@ def asking(model: InjectedModel, tasks: Iterable[Task]) -> Iterator[None]:
         for task in new.values():
             del model.tasks[task.id]
             if task.description not in kept:
-                model._described.pop(task.description, None)
+                model.forget(task.description)
 
 
 @torch.inference_mode()

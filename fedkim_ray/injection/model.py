@@ -13,7 +13,7 @@ Source: FedKIM section 3.2. https://arxiv.org/abs/2408.10276
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +121,7 @@ class InjectedModel(nn.Module):
         if injection.gradient_checkpointing:
             base.llm.gradient_checkpointing_enable({"use_reentrant": False})
         self._described: dict[str, Tensor] = {}
+        self._routed: dict[tuple[str, tuple[Modality, ...]], Tensor] = {}
         # Embedded before any sharding: later, every rank would have to embed in the same order.
         for text in (*(t.description for t in tasks.values()), *DESCRIPTIONS.values()):
             self._describe(text)
@@ -147,7 +148,28 @@ class InjectedModel(nn.Module):
         """Return expert weights (len(keys), P), float32.
 
         A task that the model does not know routes by its description once it is in ``tasks``.
+        While nothing trains, a pair is routed once: its weights depend on nothing else.
         """
+        if self.training or torch.is_grad_enabled():
+            return self._route(keys)
+        texts = [(self.tasks[t].description, ms) for t, ms in keys]
+        for key, text in zip(keys, texts, strict=True):
+            if text not in self._routed:
+                self._routed[text] = self._route([key])[0]
+        return torch.stack([self._routed[text].to(self.device) for text in texts])
+
+    def forget(self, description: str) -> None:
+        """Drop what is kept of a task's description."""
+        self._described.pop(description, None)
+        for text in [t for t in self._routed if t[0] == description]:
+            del self._routed[text]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; kept expert weights are then out of date."""
+        self._routed.clear()
+        return super().train(mode)
+
+    def _route(self, keys: Sequence[RouteKey]) -> Tensor:
         assert self.router is not None
         task = [self._describe(self.tasks[t].description) for t, _ in keys]
         modality = [torch.cat([self._describe(DESCRIPTIONS[m]) for m in ms]) for _, ms in keys]
@@ -222,12 +244,12 @@ class InjectedModel(nn.Module):
             torch.tensor(targets, dtype=torch.long, device=device),
         )
 
-    def aligned(self, batch: Batch) -> dict[str, Encoded]:
-        """Encode and align every modality group of the batch."""
+    def aligned(self, batch: Batch, complete: bool = False) -> dict[str, Encoded]:
+        """Encode and align every modality group of the batch; see ``LightModel.encode``."""
         cast_batch = in_dtype(batch, next(self.light.parameters()).dtype)
         return {
             group: Encoded(e.rows, *self.aligners[group](e.tokens, e.carries))
-            for group, e in self.light.encode(cast_batch).items()
+            for group, e in self.light.encode(cast_batch, complete).items()
         }
 
     def _layout(
@@ -331,15 +353,11 @@ class InjectedModel(nn.Module):
         With ``want_logits`` the logits that predict the answers, (A, vocabulary), instead.
 
         The gate stays held, because backward may recompute activations: call ``release`` after
-        backward. Modality groups that the batch lacks run on one blank row times zero, so that
+        backward. Modality groups that the batch lacks run on a blank row, to no effect, so that
         all workers run the same modules in the same order.
         """
-        prompted = self.prompt(batch, [e.answer for e in batch.examples])
-        embeds_BLE = prompted.embeds_BLE
-        for group in self.light.groups:
-            if not any(m in batch.inputs for m in self.light.groups[group]):
-                embeds_BLE = embeds_BLE + 0.0 * self._blank_token(group)
-        prompted = replace(prompted, embeds_BLE=embeds_BLE)
+        answers = [e.answer for e in batch.examples]
+        prompted = self.prompt(batch, answers, self.aligned(batch, complete=True))
         if self.gate is not None and prompted.alpha_BP is not None:
             self.gate.set(prompted.alpha_BP)
         return self.answer_logits(prompted) if want_logits else self.loss(prompted)
@@ -348,16 +366,6 @@ class InjectedModel(nn.Module):
         """Let go of the last batch's expert weights."""
         if self.gate is not None:
             self.gate.clear()
-
-    def _blank_token(self, group: str) -> Tensor:
-        """Return a scalar-like (E,) token of a row without any observation."""
-        encoder, dtype = self.light.encoders[group], next(self.light.parameters()).dtype
-        blank = self.light.blank_row(group)
-        observed = None if blank.observed is None else blank.observed.to(self.device)
-        tokens, carries = encoder(blank.values.to(self.device, dtype), observed)
-        aligned, _ = self.aligners[group](tokens, carries)
-        total: Tensor = aligned.sum((0, 1))
-        return total
 
 
 def in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:

@@ -11,11 +11,14 @@ from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
 
 
-def tiny_model(injection: InjectionConfig, dtype: str) -> InjectedModel:
+def tiny_model(
+    injection: InjectionConfig, dtype: str, encoder_dropout: float = 0.1
+) -> InjectedModel:
     torch.manual_seed(0)
     base = load_base("tiny-random", dtype)
     tasks = {task.id: task for task in TASKS}
-    model = InjectedModel(base, injection, load_recipe("tiny").encoders, SPEC, tasks)
+    encoders = load_recipe("tiny", [f"encoders.dropout={encoder_dropout}"]).encoders
+    model = InjectedModel(base, injection, encoders, SPEC, tasks)
     return model.to(getattr(torch, dtype))
 
 

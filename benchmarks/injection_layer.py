@@ -1,0 +1,175 @@
+"""What does M3OE add to one linear layer, forward and backward, in time and in memory?
+
+Four ways to the same outputs and gradients' shapes, beside the plain frozen layer:
+
+    plain        W h
+    lora         PEFT LoRA of rank P*r, no routing
+    m3oe         the same LoRA with a gate on the rank axis (ours)
+    loop         sum over experts, one after another
+    einsum       every expert's full output, then their weighted sum
+
+Memory is what autograd keeps between forward and backward, parameters left out: exact, and the same
+on every machine.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from benchmarks.harness import Timing, interleave, options, report
+from fedkim_ray.injection.m3oe import ExpertGate, attach_gate
+
+SHAPES = ((2048, 2048), (4096, 11008))
+NUM_EXPERTS, RANK, LORA_ALPHA = 12, 8, 32.0
+BATCH, LENGTH = 8, 128
+
+
+class OneLayer(nn.Module):
+    """A frozen linear layer that PEFT can adapt."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim_in, dim_out, bias=False).requires_grad_(False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """W h, and what the adapter adds."""
+        out: Tensor = self.project(h)
+        return out
+
+
+def lora(dim_in: int, dim_out: int, gate: ExpertGate | None) -> nn.Module:
+    config = LoraConfig(
+        r=NUM_EXPERTS * RANK, lora_alpha=LORA_ALPHA, target_modules=["project"], lora_dropout=0.0
+    )
+    model = get_peft_model(OneLayer(dim_in, dim_out), config)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=0.02)
+    if gate is not None:
+        attach_gate(model, gate)
+    return model
+
+
+class Experts(nn.Module):
+    """Experts as separate tensors, for the two naive forms."""
+
+    def __init__(self, dim_in: int, dim_out: int, alpha_BP: Tensor) -> None:
+        super().__init__()
+        self.layer = OneLayer(dim_in, dim_out)
+        self.A_PRI = nn.Parameter(0.02 * torch.randn(NUM_EXPERTS, RANK, dim_in))
+        self.B_POR = nn.Parameter(0.02 * torch.randn(NUM_EXPERTS, dim_out, RANK))
+        self.alpha_BP = alpha_BP
+        self.scale = LORA_ALPHA / RANK
+
+
+class Loop(Experts):
+    """One expert after another."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Add each expert's share of the output."""
+        out: Tensor = self.layer(h)
+        for p in range(NUM_EXPERTS):
+            z = nn.functional.linear(nn.functional.linear(h, self.A_PRI[p]), self.B_POR[p])
+            out = out + self.scale * self.alpha_BP[:, p, None, None] * z
+        return out
+
+
+class Einsum(Experts):
+    """All outputs of all experts at once."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Materialise (B, L, P, d_out), then weigh."""
+        z = torch.einsum("bli,pri->blpr", h, self.A_PRI)
+        each = torch.einsum("blpr,por->blpo", z, self.B_POR)
+        out: Tensor = self.layer(h) + self.scale * torch.einsum("blpo,bp->blo", each, self.alpha_BP)
+        return out
+
+
+def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for backward, each storage once, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def measure(dim_in: int, dim_out: int, repeats: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    alpha = torch.randn(BATCH, NUM_EXPERTS).softmax(-1).requires_grad_()
+    h = torch.randn(BATCH, LENGTH, dim_in, requires_grad=True)
+    gate = ExpertGate(NUM_EXPERTS, RANK)
+    models = {
+        "plain": OneLayer(dim_in, dim_out),
+        "lora": lora(dim_in, dim_out, None),
+        "m3oe": lora(dim_in, dim_out, gate),
+        "loop": Loop(dim_in, dim_out, alpha),
+        "einsum": Einsum(dim_in, dim_out, alpha),
+    }
+
+    def step_of(name: str, model: nn.Module) -> Callable[[], None]:
+        def step() -> None:
+            if name == "m3oe":
+                with gate.hold(alpha):
+                    model(h).sum().backward()
+            else:
+                model(h).sum().backward()
+
+        return step
+
+    steps = {name: step_of(name, model) for name, model in models.items()}
+    timings = interleave(steps, repeats)
+    kept = {name: kept_bytes(models[name], step) for name, step in steps.items()}
+    return {"cases": _rows(timings, kept), **_claims(timings, kept)}
+
+
+def _rows(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, Any]:
+    return {
+        name: {
+            **timing.as_json(),
+            "ratio_to_plain": timing.ratio_to(timings["plain"]),
+            "kept_mib": kept[name] / 2**20,
+        }
+        for name, timing in timings.items()
+    }
+
+
+def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float]:
+    added = {n: t.median_s - timings["plain"].median_s for n, t in timings.items()}
+    more = {n: k - kept["plain"] for n, k in kept.items()}
+    return {
+        "m3oe_to_lora_time": timings["m3oe"].ratio_to(timings["lora"]),
+        "loop_to_m3oe_added_time": added["loop"] / added["m3oe"],
+        "einsum_to_m3oe_added_time": added["einsum"] / added["m3oe"],
+        "einsum_to_m3oe_added_memory": more["einsum"] / more["m3oe"],
+    }
+
+
+def main() -> None:
+    args = options(__doc__.splitlines()[0]).parse_args()
+    torch.set_num_threads(args.threads)
+    settings = {
+        "num_experts": NUM_EXPERTS,
+        "rank": RANK,
+        "batch": BATCH,
+        "length": LENGTH,
+        "dtype": "float32",
+        "threads": args.threads,
+        "repeats": args.repeats,
+    }
+    results = {f"{i}x{o}": measure(i, o, args.repeats) for i, o in SHAPES}
+    report("What does M3OE add to one linear layer?", settings, results, args.out)
+
+
+if __name__ == "__main__":
+    main()

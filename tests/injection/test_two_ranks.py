@@ -1,0 +1,19 @@
+"""Two ranks whose tasks share no modality end as one process with the joint batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedkim_ray.storage import Folder
+from tests.injection.two_ranks import spawn
+
+
+@pytest.mark.slow
+def test_disjoint_ranks_equal_one_process_under_every_stage(tiny_root: str, tmp_path: Path) -> None:
+    spawn(1, (1,), tiny_root, tmp_path, port=29541)
+    spawn(2, (1, 2, 3), tiny_root, tmp_path, port=29542)
+    joint = Folder.at(tmp_path).read_tensors("stage1-of1.safetensors")
+    for stage in (1, 2, 3):
+        came = Folder.at(tmp_path).read_tensors(f"stage{stage}-of2.safetensors")
+        torch.testing.assert_close(came, joint, rtol=1e-4, atol=2e-5)

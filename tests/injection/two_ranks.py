@@ -1,0 +1,75 @@
+"""What the processes of ``test_two_ranks.py`` run: two steps under some ZeRO stages."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedkim_ray.data.demo.tiny import SPEC
+from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.injection.training import StepLog, build_engine, read_state, train_steps
+from fedkim_ray.storage import Folder
+from tests.injection.tiny import tiny_injection, tiny_model
+
+TASKS = ("covid19", "mortality")
+NUM_STEPS = 2
+
+
+def work(
+    rank: int, num_workers: int, stages: tuple[int, ...], data_url: str, out: str, port: int
+) -> None:
+    """Train under each stage; rank 0 writes what it ended with.
+
+    Tasks alternate within a batch, so of two ranks one draws images alone and the other ICU series
+    alone: neither runs an encoder of the other's on data.
+    """
+    torch.set_num_threads(1)
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_workers, "MASTER_PORT": port}
+    os.environ.update({k: str(v) for k, v in world.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", DS_ACCELERATOR="cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo")
+    root = Folder.at(data_url)
+    samples = {t: load_samples(root / "public" / t / "train", SPEC) for t in TASKS}
+    for stage in stages:
+        params = train(stage, rank, num_workers, samples)
+        if rank == 0:
+            Folder.at(out).write_tensors(f"stage{stage}-of{num_workers}.safetensors", params)
+
+
+def train(
+    stage: int, rank: int, num_workers: int, samples: Mapping[str, SampleSet]
+) -> dict[str, Tensor]:
+    injection = tiny_injection(
+        stage, num_workers=num_workers, batch_size=4, steps_per_round=NUM_STEPS
+    )
+    m3oe = injection.m3oe.model_copy(update={"dropout": 0.0})  # ranks draw it differently
+    injection = injection.model_copy(update={"m3oe": m3oe})
+    model = tiny_model(injection, "float32", encoder_dropout=0.0)
+    engine = build_engine(model, None, injection, "float32")
+    train_steps(
+        engine,
+        model,
+        samples,
+        injection,
+        seed=0,
+        first_step=0,
+        num_steps=NUM_STEPS,
+        total_steps=NUM_STEPS,
+        rank=rank,
+        log=StepLog(),
+        on_step=lambda step, loss: None,
+    )
+    return dict(read_state(engine, model, NUM_STEPS).params)
+
+
+def spawn(num_workers: int, stages: tuple[int, ...], data_url: str, out: Path, port: int) -> None:
+    """Run ``work`` in processes of their own."""
+    torch.multiprocessing.spawn(
+        work, (num_workers, stages, data_url, str(out), port), nprocs=num_workers, join=True
+    )
