@@ -77,10 +77,12 @@ def without_expert(model: InjectedModel, expert: int) -> Iterator[None]:
 
     assert model.router is not None
     hook = model.router.register_forward_hook(take_away)
+    model.forget_routes()
     try:
         yield
     finally:
         hook.remove()
+        model.forget_routes()
 
 
 def num_routed_experts(model: InjectedModel) -> int:

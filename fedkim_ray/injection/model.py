@@ -164,9 +164,13 @@ class InjectedModel(nn.Module):
         for text in [t for t in self._routed if t[0] == description]:
             del self._routed[text]
 
+    def forget_routes(self) -> None:
+        """Route every pair anew: call it after a change of the router."""
+        self._routed.clear()
+
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; kept expert weights are then out of date."""
-        self._routed.clear()
+        self.forget_routes()
         return super().train(mode)
 
     def _route(self, keys: Sequence[RouteKey]) -> Tensor:
