@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 KEEP ?= 0
+YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo test test-fast lint venv clean
+.PHONY: demo demo-compare test test-fast lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -18,6 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv  ## Data, federation, injection, evaluation, serving: KEEP=1 leaves it serving.
 	$(BIN)/fedkim demo --out $(OUT) $(if $(filter-out 0,$(KEEP)),--keep)
+
+demo-compare: venv  ## Is federation worth it? The demo's run against one on public data alone.
+	$(BIN)/fedkim data demo $(OUT)/data
+	$(BIN)/fedkim compare study demo --variants fedkim,public_only --references logistic_regression,heads \
+	    --tasks $(YES_NO) --out $(OUT)/compare --set data.root=$(OUT)/data --set evaluation.max_questions=null
 
 test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
 	$(BIN)/python -m pytest -m 'not browser and not prometheus and not vllm'

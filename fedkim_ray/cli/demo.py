@@ -14,7 +14,7 @@ from fedkim_ray.cli.options import Overrides
 
 NOTE = (
     "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic. "
-    "Expect about 12 minutes on 2 cores, after the first downloads."
+    "Expect 5 to 10 minutes on 2 cores, after the first downloads."
 )
 
 
@@ -38,14 +38,14 @@ def demo(
     loaded = load_recipe(recipe, [f"data.root={data}", *(overrides or [])])
     with _phase("data", phases):
         write_demo(data)
-    with _phase("base model", phases):
+    with _phase("base model", phases), console.status("Fetching and converting the base model"):
         find_base(loaded.base.name)
     with _phase("federation and injection", phases), RunProgress(console) as progress:
         run = _open_run(f"{out}/run", loaded)
         run_recipe(run, progress)
     with _phase("evaluation", phases):
         page = evaluate_run(run, console)
-    with _phase("start serving", phases):
+    with _phase("start serving", phases), console.status("Starting Ray Serve"):
         server = run_server(run.bundle.url, samples=data, port=0, no_auth=True)
     with server:
         with _phase("questions", phases):

@@ -84,6 +84,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stdout.isatty():  # a table in a log or a pipe is not squeezed into 80 columns
+        os.environ.setdefault("COLUMNS", "120")
 
 
 def _escape(text: str) -> str:

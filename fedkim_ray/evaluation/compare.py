@@ -83,7 +83,7 @@ def print_differences(
     """Print the comparison; a difference whose interval holds 0 is said to be undecided."""
     table = Table(title=f"{name_a} minus {name_b}, paired bootstrap 95 % intervals")
     for column in ("task", "role", "metric", "questions", name_a, name_b, "difference", "ahead"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "task")
     ahead = {"a": name_a, "b": name_b, "undecided": "undecided"}
     for d in differences:
         values = [_number(d.value_a), _number(d.value_b), d.difference.signed(), ahead[d.verdict]]

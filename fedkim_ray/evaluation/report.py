@@ -46,7 +46,8 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     for title, kind, tasks in _sections(report):
         table = Table(title=title)
         for column in ("task", "data", "n", *(NAMES[m] for m in IN_TERMINAL[kind])):
-            table.add_column(column, justify="left" if column in ("task", "data") else "right")
+            words = column in ("task", "data")
+            table.add_column(column, justify="left" if words else "right", no_wrap=words)
         for task in tasks:
             values = [_short(task.metrics[m]) for m in IN_TERMINAL[kind]]
             table.add_row(task.task, task.data_kind, str(task.num_questions), *values)
