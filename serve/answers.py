@@ -100,6 +100,7 @@ class Prediction(BaseModel):
     label_probabilities: dict[str, float] | None = Field(
         description="As in a chat's `fedkim`; null for generated answers."
     )
+    completion_tokens: int = Field(description="Tokens of the answer; 1 for yes/no.")
     expert_weights: list[float] | None
     modalities: list[str]
 

@@ -282,6 +282,7 @@ def _prediction(index: int, asked: Asked, said: Said) -> Prediction:
         index=index,
         answer=said.piece.text,
         label_probabilities=said.probabilities,
+        completion_tokens=said.piece.num_tokens,
         expert_weights=None if weights is None else list(weights),
         modalities=list(asked.modalities),
     )
