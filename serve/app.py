@@ -51,8 +51,6 @@ class Scaling(Frozen):
     """Seconds that the load stays low before replicas are ended."""
     look_back_period_s: PositiveFloat = 30.0
     """Seconds over which the load is averaged."""
-    metrics_interval_s: PositiveFloat = 10.0
-    """Seconds between two readings of the load."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -123,7 +123,7 @@ class Gateway:
                     "Send several requests, or lower it.",
                     field,
                 )
-        raws = [_raw(patient, f"inputs[{i}]") for i, patient in enumerate(body.inputs)]
+        raws = [raw_input(patient, f"inputs[{i}]") for i, patient in enumerate(body.inputs)]
         return await self._prepare(raws, task, Sampling(max_new_tokens=body.max_tokens))
 
     async def _prepare(
@@ -264,7 +264,8 @@ def _read_modalities(example: Example) -> tuple[Modality, ...]:
     return tuple(m for m in MODALITIES if m in carried)
 
 
-def _raw(patient: PatientInput, path: str) -> RawInput:
+def raw_input(patient: PatientInput, path: str) -> RawInput:
+    """Return a patient of a ``predict`` request, who stands at ``path`` in it."""
     names = ("image", "ecg", "series", "question")
     return RawInput(
         image=patient.image,

@@ -13,8 +13,13 @@ from serve.server import APP_NAME, RunningServer, run_server
 from tests.serve.load import Load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-FAST = {"look_back_period_s": 2.0, "metrics_interval_s": 0.5, "upscale_delay_s": 1.0}
-SCALING = {"max_replicas": 3, "target_ongoing_requests": 1.0, "downscale_delay_s": 4.0} | FAST
+SCALING = {
+    "max_replicas": 3,
+    "target_ongoing_requests": 1.0,
+    "upscale_delay_s": 1.0,
+    "downscale_delay_s": 4.0,
+    "look_back_period_s": 5.0,
+}
 URL = "/v1/tasks/lung_opacity/predict"
 PATIENCE_S = 90.0
 
