@@ -35,7 +35,7 @@ async def ask_for(
 
         await asyncio.gather(*(client() for _ in range(num_clients)))
         lasted = time.perf_counter() - began
-    p50, p95, p99 = (1e3 * np.percentile(taken, p) for p in (50, 95, 99))
+    p50, p95, p99 = (float(1e3 * np.percentile(taken, p)) for p in (50, 95, 99))
     rates = {"requests_per_s": len(taken) / lasted, "tokens_per_s": tokens / lasted}
     return rates | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
