@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def _problems(files: SourceFiles, expected: Expected) -> list[str]:
     for name in names:
         try:
             present = columns_of_file(files, name)
-        except (pa.ArrowException, OSError, ValueError, RowRejectedError):
+        except (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error):
             problems.append(f"{name!r} cannot be read as a table")
             continue
         if missing := [c for c in expected.columns if c not in present]:
