@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 import ray
+from ray._private.state import state
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError
@@ -107,10 +108,17 @@ def _local_resources(recipe: Recipe) -> dict[str, float]:
 
 
 def _require_cpus(needed: int) -> None:
-    has = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    has = _most_cpus()
     if has < needed:
         raise EnvironmentProblemError(
-            f"The Ray cluster has {has:g} CPUs.",
+            f"The Ray cluster has, or may grow to, {has:g} CPUs.",
             f"Clients and injection workers reserve {needed} at once.",
             "Add nodes, or lower federation.cpus_per_client or injection.cpus_per_worker.",
         )
+
+
+def _most_cpus() -> float:
+    """CPUs that the cluster has or may grow to: an autoscaler's nodes come once work waits."""
+    has: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    grown = state.get_max_resources_from_cluster_config() or {}
+    return max(has, float(grown.get("CPU", 0)))

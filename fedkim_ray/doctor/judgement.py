@@ -125,7 +125,10 @@ def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Findi
     who = f"{facts.client} at {facts.node or '?'}"
     if not facts.node:
         wanted = recipe.federation.client_resources.get(facts.client, {})
-        remedy = "Start its node with these --resources, or correct federation.client_resources."
+        remedy = (
+            "Start its node with these --resources, correct federation.client_resources, or wait "
+            "for a run that holds them."
+        )
         return [_finding("placement", who, "fail", f"no node takes it ({wanted})", remedy)]
     others = ", ".join(facts.readable_others)
     pinned = bool(recipe.federation.client_resources.get(facts.client))

@@ -45,13 +45,13 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
         return findings + (_cluster(run_url, token) if on_cluster else [])
     try:
         plan = plan_run(recipe)
-    except FedKimError as error:
+        with ray_session(recipe, len(plan.tasks_by_client)):
+            return findings + _for_recipe(recipe, plan, run_url, token)
+    except FedKimError as error:  # what the run itself would be refused with
         problem = Finding(
             check="recipe", where=recipe.name, level="fail", came=error.came, remedy=error.remedy
         )
         return [*findings, problem]
-    with ray_session(recipe, len(plan.tasks_by_client)):
-        return findings + _for_recipe(recipe, plan, run_url, token)
 
 
 def _cluster(run_url: str | None, token: bool) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -25,8 +26,13 @@ def rules(kind: str) -> list[dict[str, str]]:
 
 def panel_queries() -> dict[str, str]:
     """Return every query of every dashboard by ``dashboard / panel / line``."""
+    return {name: target["expr"] for name, target in panel_targets().items()}
+
+
+def panel_targets() -> dict[str, dict[str, str]]:
+    """Return every line of every dashboard, its query and legend, by the same names."""
     return {
-        f"{page['uid']} / {panel['title']} / {target['refId']}": target["expr"]
+        f"{page['uid']} / {panel['title']} / {target['refId']}": target
         for page in (json.loads(file.read_text()) for file in DASHBOARDS)
         for panel in page["panels"]
         for target in panel["targets"]
@@ -47,10 +53,11 @@ def dashboards_source() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Path of promtool; where Prometheus is absent the test is skipped."""
-    found = shutil.which("promtool")
+def installed(program: str) -> str:
+    """Return a program's path; where it is absent skip, or fail where CI says that it must be."""
+    found = shutil.which(program)
+    if not found and os.environ.get("FEDKIM_REQUIRE_PROMETHEUS"):
+        pytest.fail(f"FEDKIM_REQUIRE_PROMETHEUS is set and {program} is absent")
     if not found:
-        pytest.skip("promtool is absent: install Prometheus (Debian: apt-get install prometheus)")
+        pytest.skip(f"{program} is absent: Debian has it as apt-get install prometheus")
     return found

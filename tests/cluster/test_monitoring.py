@@ -15,6 +15,7 @@ from tests.cluster.conftest import (
     NAME,
     RULES,
     dashboards_source,
+    installed,
     panel_queries,
     rules,
 )
@@ -112,7 +113,8 @@ def test_each_alert_is_tried_firing() -> None:
 
 
 @pytest.mark.prometheus
-def test_prometheus_own_tool_accepts_rules_and_configuration(promtool: str) -> None:
+def test_prometheus_own_tool_accepts_rules_and_configuration() -> None:
+    promtool = installed("promtool")
     config = MONITORING / "prometheus/prometheus.yml"
     for command in (
         ["check", "rules", *RULES],
