@@ -35,15 +35,26 @@ class RemoteEngine:
         return await _again(lambda: self.handle.score.remote(list(requests)))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
-        """Yield an answer piece by piece; see ``Engine``."""
-        stream: Any = self.handle.options(stream=True).generate.remote(request)
-        try:
-            async for piece in stream:
-                yield piece
-        except (RayError, RayServeException) as error:
-            raise as_serving_error(error) from None
-        finally:
-            stream.cancel()
+        """Yield an answer piece by piece; see ``Engine``.
+
+        A replica that dies before the first piece costs the asker nothing but time; after it, the
+        answer breaks off with an error, because another replica could not go on with it.
+        """
+        for attempt in range(ATTEMPTS):
+            stream: Any = self.handle.options(stream=True).generate.remote(request)
+            begun = False
+            try:
+                async for piece in stream:
+                    begun = True
+                    yield piece
+                return
+            except (RayError, RayServeException) as error:
+                problem = as_serving_error(error)
+                is_last = begun or attempt + 1 == ATTEMPTS
+                if is_last or not isinstance(problem, NotReadyError):
+                    raise problem from None
+            finally:
+                stream.cancel()
 
 
 class RemotePreparer:

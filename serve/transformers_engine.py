@@ -22,6 +22,7 @@ from fedkim_ray.injection.model import InjectedModel, Prompted
 from fedkim_ray.metric_names import (
     BATCH_SIZE,
     BUNDLE_INFO,
+    ENCODE_SECONDS,
     PREFILL_SECONDS,
     QUEUE_LENGTH,
     QUEUE_SECONDS,
@@ -226,9 +227,10 @@ class TransformersEngine:
         }
         raw = [i for i in range(len(requests)) if i not in known]
         if raw:
-            known |= dict(
-                zip(raw, self._encoder.encode([requests[i].example for i in raw]), strict=True)
-            )
+            started = time.perf_counter()
+            encoded = self._encoder.encode([requests[i].example for i in raw])
+            telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
+            known |= dict(zip(raw, encoded, strict=True))
         return [known[i] for i in range(len(requests))]
 
     def _origins(self, prompted: Prompted) -> list[Origin]:

@@ -267,6 +267,8 @@ def test_metrics_count_requests_by_task_and_status(
     monkeypatch.setattr("fedkim_ray.telemetry._ray_is_up", lambda: False)
     client.post("/v1/tasks/atelectasis/predict", json={"inputs": [{}]})
     client.post("/v1/tasks/atelectasis/predict", json={"inputs": [sample(client, "atelectasis-0")]})
+    words = image_chat(client, "Which organ?", task="slake_vqa", max_tokens=3)
+    assert client.post("/v1/chat/completions", json=words).status_code == 200
     text = client.get("/metrics").text
     counted = {
         (s.labels["task"], s.labels["status"]): s.value
@@ -276,8 +278,12 @@ def test_metrics_count_requests_by_task_and_status(
     }
     assert counted["atelectasis", "200"] == 1
     assert counted["none", "400"] >= 1
-    for name in ("fedkim_request_seconds", "fedkim_expert_weight", "fedkim_batch_size"):
-        assert f"{name}_count" in text
+    stages = ("request", "first_token", "decode", "encode", "queue", "prefill", "token")
+    others = ("expert_weight", "batch_size", "routing_entropy_nats")
+    for name in (*(f"{stage}_seconds" for stage in stages), *others):
+        assert f"fedkim_{name}_count" in text
+    for name in ("tokens_total", "rejections_total", "queue_length", "running_answers"):
+        assert f"\nfedkim_{name}" in text
 
 
 # ---- the door -----------------------------------------------------------------------------------

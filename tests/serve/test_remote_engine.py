@@ -1,6 +1,7 @@
 """What Ray's errors mean to the one who asked."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,3 +63,53 @@ def test_a_refusal_is_not_asked_again() -> None:
     with pytest.raises(ServingError, match="Expected") as caught:
         asyncio.run(engine.describe())
     assert caught.value.field == "question"
+
+
+class Stream:
+    """A stream of pieces that ends as told, and knows whether it was cancelled."""
+
+    def __init__(self, pieces: Sequence[str], end: Exception | None) -> None:
+        self.pieces, self.end, self.cancelled = pieces, end, False
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for piece in self.pieces:
+            yield piece
+        if self.end:
+            raise self.end
+
+    def cancel(self) -> None:
+        """Note that nobody listens any more."""
+        self.cancelled = True
+
+
+class StreamHandle:
+    """A handle that gives streams, one after another."""
+
+    def __init__(self, *streams: Stream) -> None:
+        self.left = list(streams)
+        self.generate = SimpleNamespace(remote=lambda _request: self.left.pop(0))
+
+    def options(self, stream: bool) -> "StreamHandle":
+        """Return itself: all of its calls are streams."""
+        assert stream
+        return self
+
+
+async def words(engine: RemoteEngine) -> list[Any]:
+    return [piece async for piece in engine.generate(None)]  # type: ignore[arg-type]
+
+
+def test_an_answer_that_had_not_begun_is_asked_for_again() -> None:
+    lost, whole = Stream([], RayActorError()), Stream(["a", "b"], None)
+    engine = RemoteEngine(StreamHandle(lost, whole))  # type: ignore[arg-type]
+    assert asyncio.run(words(engine)) == ["a", "b"]
+    assert lost.cancelled
+    assert whole.cancelled
+
+
+def test_an_answer_that_had_begun_breaks_off() -> None:
+    torn, other = Stream(["a"], RayActorError()), Stream(["b"], None)
+    engine = RemoteEngine(StreamHandle(torn, other))  # type: ignore[arg-type]
+    with pytest.raises(NotReadyError, match="replica was lost"):
+        asyncio.run(words(engine))
+    assert torn.cancelled
