@@ -14,7 +14,7 @@ from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.evaluation.answer_log import AnswerLog
 from fedkim_ray.evaluation.expert_removal import num_routed_experts, removal_effects
 from fedkim_ray.evaluation.judge import QuestionSet, judge
-from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.evaluation.results import EvaluationReport, ExpertRemoval, TaskResult
 from fedkim_ray.evaluation.routing import routing_of
 from fedkim_ray.evaluation.scoring import AskBatches, OnProgress, Read, score_samples
 from fedkim_ray.evaluation.subset import fixed_subset
@@ -67,14 +67,10 @@ def evaluate_bundle(
         log=log,
         ask=ask,
     )
-    answered = time.monotonic()
-    results = judge(
-        answers,
-        test,
-        config.bootstrap_samples,
-        routing=routing_of(bundle.model, list(test.tasks.values())),
-        notes=_untrained_notes(facts, test.tasks),
-    )
+    scoring_seconds = time.monotonic() - asked
+    removals: tuple[ExpertRemoval, ...] = ()
+    if remove_experts:
+        removals = removal_effects(bundle.model, test.samples, answers, config, on_progress)
     return EvaluationReport(
         name=facts.name,
         version=facts.version,
@@ -85,13 +81,23 @@ def evaluate_bundle(
         read=read,
         subset_note=test.note,
         bootstrap_samples=config.bootstrap_samples,
-        tasks=results,
-        removals=removal_effects(bundle.model, test.samples, answers, config, on_progress)
-        if remove_experts
-        else (),
-        scoring_seconds=answered - asked,
+        tasks=_judged(bundle, test, answers, config),
+        removals=removals,
+        scoring_seconds=scoring_seconds,
         seconds=time.monotonic() - begun,
         answers=answers,
+    )
+
+
+def _judged(
+    bundle: LoadedBundle, test: QuestionSet, answers: pa.Table, config: EvaluationConfig
+) -> tuple[TaskResult, ...]:
+    return judge(
+        answers,
+        test,
+        config.bootstrap_samples,
+        routing=routing_of(bundle.model, list(test.tasks.values())),
+        notes=_untrained_notes(bundle.facts, test.tasks),
     )
 
 

@@ -16,23 +16,20 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from fedkim_ray.bundle.read import LoadedBundle, load_base_of
-from fedkim_ray.config import EvaluationConfig, InjectionConfig
-from fedkim_ray.data.loading import SampleSet, collate, epoch_batches
+from fedkim_ray.config import EvaluationConfig
+from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.arms import ArmAnswers, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE
 from fedkim_ray.evaluation.scoring import score_samples
+from fedkim_ray.evaluation.tuning import injected_parameters, restore, tune
 from fedkim_ray.injection.model import InjectedModel
-from fedkim_ray.injection.training import is_encoder, learning_rate_factor
 from fedkim_ray.types import Frozen, Task
 
 INJECTED, UNINJECTED = "injected", "uninjected"
-NEW_PARTS = ("light", "aligners", "router")
-"""Modules that injection adds beside the experts in the language model's layers."""
 
 
 class CurvePoint(Frozen):
@@ -123,7 +120,7 @@ def shot_curve(
             on_progress(name, k)
             tune(model, samples, pool[:k], bundle.facts.injection, steps, batch_size, seed)
             answers[k][name] = {0: _ask(model, task, asked, config)}
-            _restore(model, start)
+            restore(model, start)
     return ShotCurve(
         bundle=bundle.facts.version,
         task=task.id,
@@ -139,62 +136,6 @@ def shot_curve(
     )
 
 
-def tune(
-    model: InjectedModel,
-    samples: SampleSet,
-    rows: Sequence[int],
-    injection: InjectionConfig,
-    steps: int,
-    batch_size: int,
-    seed: int,
-) -> None:
-    """Take ``steps`` optimizer steps on some rows, in place; without rows, none.
-
-    Rates, warm-up and clipping are those that the bundle was injected with.
-    """
-    if not rows:
-        return
-    trained = injected_parameters(model)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p], "base_lr": injection.encoder_lr if is_encoder(n) else injection.lr}
-            for n, p in trained.items()
-        ],
-        betas=injection.betas,
-        weight_decay=injection.weight_decay,
-    )
-    examples, order = [samples[row] for row in rows], torch.Generator().manual_seed(seed)
-    batches: list[list[int]] = []
-    for p in trained.values():
-        p.requires_grad_(True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model.train()
-        for step in range(steps):
-            batches = batches or [*epoch_batches(len(examples), batch_size, order)]
-            factor = learning_rate_factor(step, steps, injection.warmup_fraction)
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group["base_lr"]
-            try:
-                loss, _ = model(collate([examples[i] for i in batches.pop(0)], samples.spec))
-                loss.backward()
-            finally:
-                model.release()
-            torch.nn.utils.clip_grad_norm_(trained.values(), injection.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-    model.eval().requires_grad_(False)
-
-
-def injected_parameters(model: InjectedModel) -> dict[str, torch.nn.Parameter]:
-    """Return all parameters that injection trained, whether they take gradients now or not."""
-    return {
-        name: p
-        for name, p in model.named_parameters()
-        if name.split(".")[0] in NEW_PARTS or "lora_" in name
-    }
-
-
 def _fresh_model(bundle: LoadedBundle, seed: int) -> InjectedModel:
     """Return the same language model with the same parts as injection would start from."""
     facts, tasks = bundle.facts, {task.id: task for task in bundle.facts.tasks}
@@ -204,12 +145,6 @@ def _fresh_model(bundle: LoadedBundle, seed: int) -> InjectedModel:
             load_base_of(facts, "float32"), facts.injection, facts.encoders, facts.spec, tasks
         )
     return model.float().eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _restore(model: InjectedModel, start: Mapping[str, Tensor]) -> None:
-    for name, p in injected_parameters(model).items():
-        p.copy_(start[name])
 
 
 def _ask(model: InjectedModel, task: Task, asked: SampleSet, config: EvaluationConfig) -> pa.Table:

@@ -11,7 +11,8 @@ from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, load_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.shot_figure import write_curve
-from fedkim_ray.evaluation.shots import injected_parameters, shot_curve, shot_split
+from fedkim_ray.evaluation.shots import shot_curve, shot_split
+from fedkim_ray.evaluation.tuning import injected_parameters
 from fedkim_ray.storage import Folder
 
 CONFIG = EvaluationConfig(bootstrap_samples=20, max_new_tokens=2)
