@@ -3,7 +3,8 @@
     python -m benchmarks.federation_aggregation
 
 Every update travels as bytes: decoded, validated, weighed and folded as in a round. The clients'
-own time is left out; one packed update stands for all, so that the machine needs no 40 GB.
+own time is left out; one packed update stands for all, so that the machine needs no 40 GB. Peak
+memory counts everything since before there were parameters: theta, the update in hand, the rest.
 """
 
 import resource
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -63,9 +65,14 @@ class PackedClients(LocalClients):
         return replace(decode_update(self._packed, "c"), client_id=client_id)
 
 
-def rss_bytes() -> int:
+def peak_bytes() -> int:
     """Return the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def held_bytes() -> int:
+    """Return what it holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def main() -> None:
@@ -74,20 +81,21 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=10)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    theta = parameters(args.millions * 1_000_000)
+    held = held_bytes()
+    theta = {n: w + 1 for n, w in parameters(args.millions * 1_000_000).items()}
     model_bytes = sum(value.nbytes for value in theta.values())
 
-    def fold(clients: PackedClients) -> None:
+    def fold(clients: PackedClients, params: Params = theta) -> None:
         strategy = FedAvg()
         federation = FederationConfig()
-        run_round(strategy, strategy.init(theta), clients, 0, federation=federation)
+        run_round(strategy, strategy.init(params), clients, 0, federation=federation)
 
     many = PackedClients(args.clients, theta)
-    fold(PackedClients(1, parameters(80)))  # load what is loaded once
-    before = rss_bytes()  # theta and the packed update are in it
+    small = parameters(80)
+    fold(PackedClients(1, small), small)  # load what is loaded once
     begun = time.perf_counter()
     fold(many)
-    whole_s, grown = time.perf_counter() - begun, rss_bytes() - before
+    whole_s, grown = time.perf_counter() - begun, peak_bytes() - held
     few = PackedClients(20, theta)
     a, b = torch.ones(model_bytes // 4), torch.ones(model_bytes // 4)
     timings = interleave(
@@ -102,7 +110,7 @@ def main() -> None:
         "machine_add_gb_per_s": 3 * model_bytes / GB / added_s,
         "aggregation_gb_per_s_moved": 4 * gb / seconds,
         "share_of_bandwidth": (4 * gb / seconds) / (3 * model_bytes / GB / added_s),
-        "peak_growth_in_models": grown / model_bytes,
+        "peak_in_models": grown / model_bytes,
         "all_clients_s": whole_s,
         "timings": {name: timing.as_json() for name, timing in timings.items()},
     }

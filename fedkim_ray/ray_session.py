@@ -29,6 +29,8 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
         yield
         return
     needed = _cpus_needed(recipe, num_clients)
+    if not os.environ.get("RAY_ADDRESS"):
+        _require_no_labels(recipe)
     try:
         if address := os.environ.get("RAY_ADDRESS"):
             _require_listener(address)
@@ -105,6 +107,16 @@ def _local_resources(recipe: Recipe) -> dict[str, float]:
         for name, amount in wanted.items():
             resources[name] = resources.get(name, 0.0) + amount
     return resources
+
+
+def _require_no_labels(recipe: Recipe) -> None:
+    """Refuse at once what a local Ray, one node without labels, would wait for in vain."""
+    if recipe.federation.clients_train and recipe.federation.client_selector:
+        raise EnvironmentProblemError(
+            "federation.client_selector pins clients by node label, and RAY_ADDRESS is not set.",
+            "A Ray that is started for one run is one node without labels.",
+            "Set RAY_ADDRESS to the cluster, or leave client_selector out.",
+        )
 
 
 def _require_cpus(needed: int) -> None:

@@ -4,6 +4,7 @@ import pytest
 import ray
 
 from fedkim_ray import ray_session
+from fedkim_ray.config import load_recipe
 from fedkim_ray.errors import EnvironmentProblemError
 
 
@@ -31,3 +32,14 @@ def test_nodes_that_an_autoscaler_may_add_count(
     ray_session._require_cpus(36)
     with pytest.raises(EnvironmentProblemError, match="36 CPUs"):
         ray_session._require_cpus(37)
+
+
+def test_labels_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    recipe = load_recipe("tiny", ["federation.client_selector={north: {site: north}}"])
+    with (
+        pytest.raises(EnvironmentProblemError, match="one node without labels"),
+        ray_session.ray_session(recipe, 1),
+    ):
+        pass

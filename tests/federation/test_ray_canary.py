@@ -11,6 +11,7 @@ import signal
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,12 @@ def ray_places() -> Iterator[Path | bytes]:
     yield Path(node.get_session_dir_path())
     [raylet] = node.all_processes["raylet"]
     for handle in Path(f"/proc/{raylet.process.pid}/fd").iterdir():
-        if "plasma" in os.readlink(handle):
-            yield handle.read_bytes()
+        with suppress(FileNotFoundError):  # handles come and go
+            if "plasma" in os.readlink(handle):
+                yield handle.read_bytes()
     for alive in ray.nodes():
-        port = alive["MetricsExportPort"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        address = f"{alive['NodeManagerAddress']}:{alive['MetricsExportPort']}"
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
             yield page.read()
 
 
