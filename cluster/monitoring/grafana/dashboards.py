@@ -108,11 +108,7 @@ FEDERATION = Dashboard(
             (("sum by (group) (increase(ray_fedkim_client_examples_total[1h]))", "{{group}}"),),
             "By parameter group: one without examples keeps its old value.",
         ),
-        Panel(
-            "Nodes",
-            "short",
-            (("sum by (node_type) (ray_cluster_active_nodes)", "{{node_type}}"),),
-        ),
+        Panel("Nodes", "short", (("sum(ray_cluster_active_nodes)", "alive"),)),
         Panel(
             "Object store",
             "bytes",
@@ -208,13 +204,10 @@ SERVING = Dashboard(
             "short",
             (
                 (
-                    "count by (deployment) (ray_serve_deployment_replica_healthy == 1)",
+                    "sum by (deployment) (ray_serve_deployment_replica_healthy)",
                     "{{deployment}} healthy",
                 ),
-                (
-                    "sum by (deployment) (increase(ray_serve_deployment_replica_starts_total[1h]))",
-                    "{{deployment}} starts, 1 h",
-                ),
+                ("fedkim:replica_starts:count15m", "{{deployment}} started, 15 minutes"),
             ),
         ),
     ),
