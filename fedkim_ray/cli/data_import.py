@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,8 @@ SHOWN = 10
 
 def import_(
     name: Annotated[
-        str | None, typer.Argument(help="An importer; leave it out for a list of them.")
+        str | None,
+        typer.Argument(help="An importer, or `paper` for all; leave it out for a list of them."),
     ] = None,
     src: Annotated[str | None, typer.Option(help="The source's folder, any fsspec URL.")] = None,
     dst: Annotated[str | None, typer.Option(help="The data root, any fsspec URL.")] = None,
@@ -72,26 +74,68 @@ def import_(
         return
     values = _options(options, mapping)
     if check:
-        _check(name, src, values, as_json)
+        check_one = _check_paper if name == "paper" else partial(_check, name)
+        check_one(src, values, as_json)
         return
-    request = _request(
-        name,
-        src,
-        dst,
-        options=values,
-        partition=partition,
-        rule={
-            "clients": clients,
-            "public_share": public_share,
-            "test_share": test_share,
-            "valid_share": valid_share,
-            "seed": seed,
-        },
-        key_path=key,
-        max_rejected=_share(max_rejected),
-        workers=workers,
-        again=again,
-    )
+    for each, source, chosen in _sources(name, src, values):
+        request = _request(
+            each,
+            source,
+            dst,
+            options=chosen,
+            partition=partition,
+            rule={
+                "clients": clients or _usual_clients(name),
+                "public_share": public_share,
+                "test_share": test_share,
+                "valid_share": valid_share,
+                "seed": seed,
+            },
+            key_path=key,
+            max_rejected=_share(max_rejected),
+            workers=workers,
+            again=again,
+        )
+        listing = rejected_list
+        if listing and name != each:
+            listing = listing.with_stem(f"{listing.stem}-{each}")
+        _import_one(request, listing, as_json)
+
+
+def _sources(
+    name: str, src: str | None, options: dict[str, Any]
+) -> list[tuple[str, str | None, dict[str, Any]]]:
+    """Return importer, source and options of all that is to be imported."""
+    from fedkim_ray.data.importing.paper import NAME, find_downloads
+
+    if name != NAME:
+        return [(name, src, options)]
+    downloads = find_downloads(_named(src), options)
+    for download in downloads:
+        if download.problems:
+            typer.echo(f"{download.importer}: left out: {'; '.join(download.problems)}.", err=True)
+    return [(d.importer, d.source, dict(d.options)) for d in downloads if not d.problems]
+
+
+def _named(src: str | None) -> str:
+    from fedkim_ray.errors import DataError
+
+    if src is None:
+        raise DataError(
+            "No folder was named.",
+            "--src is the folder that holds the paper's data sets, each in a folder of its name.",
+            "See docs/importers.md.",
+        )
+    return src
+
+
+def _usual_clients(name: str) -> int | None:
+    from fedkim_ray.data.importing.paper import CLIENTS, NAME
+
+    return CLIENTS if name == NAME else None
+
+
+def _import_one(request: "ImportRequest", rejected_list: Path | None, as_json: bool) -> None:
     result = _run(request)
     if rejected_list:
         _write_list(rejected_list, result)
@@ -194,6 +238,20 @@ def _write_list(path: Path, result: "ImportResult") -> None:
         writer.writerows(result.rejected_places)
 
 
+def _check_paper(src: str | None, options: dict[str, Any], as_json: bool) -> None:
+    from fedkim_ray.data.importing.paper import IMPORTERS, find_downloads
+
+    found = {d.importer: d.problems for d in find_downloads(_named(src), options)}
+    if as_json:
+        typer.echo(json.dumps({"problems": found}))
+    else:
+        for name in IMPORTERS:
+            state = "; ".join(found.get(name, ["no folder"])) or "the layout is as expected"
+            typer.echo(f"{name}: {state}")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
 def _check(name: str, src: str | None, options: dict[str, Any], as_json: bool) -> None:
     from fedkim_ray.data.importers import find_importer
     from fedkim_ray.data.importing.files import SourceFiles
@@ -221,8 +279,12 @@ def _explain(name: str) -> None:
     import inspect
 
     from fedkim_ray.data.importers import find_importer
+    from fedkim_ray.data.importing import paper
     from fedkim_ray.data.manifest.explain import example_mapping
 
+    if name == paper.NAME:
+        typer.echo(inspect.getdoc(paper))
+        return
     kind = find_importer(name)
     if name == "manifest":
         typer.echo(example_mapping())
