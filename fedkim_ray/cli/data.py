@@ -50,6 +50,21 @@ def write_demo(url: str, seed: int = 0) -> "DatasetCard":
 
 
 @app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """List the built-in tasks; a recipe or a mapping adds tasks of its own."""
+    from fedkim_ray.data.tasks import TASKS
+
+    if as_json:
+        typer.echo(json.dumps([task.model_dump(mode="json") for task in TASKS]))
+        return
+    table = Table("task", "role", "modalities", "kind", "question")
+    for task in TASKS:
+        modalities = ", ".join(task.modalities)
+        table.add_row(task.id, task.role, modalities, task.kind, task.question)
+    Console().print(table)
+
+
+@app.command()
 def describe(
     url: RootUrl,
     page: Annotated[

@@ -56,3 +56,11 @@ def test_a_bad_request_is_refused_with_what_to_do(
     with pytest.raises(DataError) as caught:
         run(*arguments)
     assert message in str(caught.value)
+
+
+def test_the_tasks_that_a_mapping_may_name_are_listed() -> None:
+    result = RUNNER.invoke(app, ["data", "tasks", "--json"])
+    listed = {task["id"]: task for task in json.loads(result.output)}
+    assert len(listed) == 12
+    assert listed["mortality"]["modalities"] == ["lab", "vital", "input", "output"]
+    assert "mortality" in RUNNER.invoke(app, ["data", "tasks"]).output

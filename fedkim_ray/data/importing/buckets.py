@@ -19,7 +19,7 @@ from fedkim_ray.data.importing.part_files import PartFiles
 from fedkim_ray.storage import Folder
 
 BATCH_ROWS = 65_536
-BUCKET_BYTES = 64 << 20
+BUCKET_BYTES = 32 << 20
 """Aim for this much of a source's files in one bucket."""
 
 

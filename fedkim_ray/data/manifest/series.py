@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedkim_ray.data.manifest.mapping import MappedFeature, SeriesTable
 from fedkim_ray.data.manifest.tables import present
@@ -93,12 +94,18 @@ def _scaled(value: float, feature: MappedFeature) -> float:
 
 
 def rows_by_key(table: pa.Table, key: str) -> dict[str, pa.Table]:
-    """Return the rows of each key."""
-    ordered = table.sort_by([(key, "ascending")])
-    keys = [present(k) for k in ordered[key].to_pylist()]
-    starts = [i for i, k in enumerate(keys) if i == 0 or k != keys[i - 1]]
-    ends = [*starts[1:], len(keys)]
+    """Return the rows of each key, in the table's order; rows without a key belong to nobody."""
+    if not table.num_rows:
+        return {}
+    encoded = pc.utf8_trim_whitespace(table[key]).combine_chunks().dictionary_encode()
+    codes = pc.fill_null(encoded.indices, -1).to_numpy()
+    order = np.argsort(codes, kind="stable")
+    ordered, codes = table.take(pa.array(order)), codes[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=-2))
+    ends = np.append(starts[1:], len(codes))
+    names = encoded.dictionary.to_pylist()
     return {
-        keys[start]: ordered.slice(start, end - start)
+        names[codes[start]]: ordered.slice(start, end - start)
         for start, end in zip(starts, ends, strict=True)
+        if codes[start] >= 0 and present(names[codes[start]])
     }

@@ -1,0 +1,32 @@
+"""Tables divided by patient."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from fedkim_ray.data.importing.buckets import bucket_of, fill_buckets, num_buckets_for, read_bucket
+
+
+def test_a_patient_is_in_one_bucket_whole_and_in_order(tmp_path: Path) -> None:
+    table = pa.table({"who": [str(i % 7) for i in range(70)], "v": list(range(70))})
+    fill_buckets([table.slice(0, 33), table.slice(33)], "who", 3, tmp_path, "t")
+    parts = [read_bucket(tmp_path, bucket, "t", table.schema) for bucket in range(3)]
+    assert sum(part.num_rows for part in parts) == 70
+    for who in map(str, range(7)):
+        [mine] = [p for p in parts if who in p["who"].to_pylist()]
+        values = [v for w, v in zip(*mine.to_pydict().values(), strict=True) if w == who]
+        assert values == list(range(int(who), 70, 7))
+
+
+def test_numbers_and_texts_of_one_key_share_a_bucket() -> None:
+    numbers, texts = pa.array([1, 22, None]), pa.array(["1", "22", None])
+    assert bucket_of(numbers, 5).tolist() == bucket_of(texts, 5).tolist()
+
+
+def test_an_empty_bucket_has_the_columns(tmp_path: Path) -> None:
+    schema = pa.schema([("who", pa.string())])
+    assert read_bucket(tmp_path, 0, "t", schema).column_names == ["who"]
+
+
+def test_the_number_of_buckets_follows_the_size() -> None:
+    assert [num_buckets_for(n) for n in (0, 1, 32 << 20, (32 << 20) + 1)] == [1, 1, 1, 2]
