@@ -132,7 +132,9 @@ def decode_image(encoded: bytes, size_px: int) -> np.ndarray:
         DataError: the bytes are no image.
     """
     try:
-        image = Image.open(io.BytesIO(encoded)).convert("L")
+        opened = Image.open(io.BytesIO(encoded))
+        opened.load()
+        image = opened if opened.mode == "L" else opened.convert("L")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise DataError(
             f"An image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}).",
@@ -141,7 +143,8 @@ def decode_image(encoded: bytes, size_px: int) -> np.ndarray:
         ) from None
     if image.size != (size_px, size_px):
         image = image.resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.float32) / 255.0
+    grey: np.ndarray = np.divide(np.asarray(image), np.float32(255.0), dtype=np.float32)
+    return grey
 
 
 def load_samples(
@@ -194,7 +197,7 @@ def _stack(
     values = torch.from_numpy(np.stack([e.arrays[modality] for e in examples]))
     index = torch.tensor(rows)
     if modality == "image":
-        return ModalityRows(index, (values[:, None] - 0.5) / 0.25)
+        return ModalityRows(index, values[:, None].sub_(0.5).div_(0.25))
     if modality == "signal":
         return ModalityRows(index, values)
     observed = torch.from_numpy(np.stack([e.observed[modality] for e in examples]))
