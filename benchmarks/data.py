@@ -87,9 +87,16 @@ def _write_records(folder: Path, number: int, rng: np.random.Generator) -> list[
     signals = draw_ecgs(EcgFindings.of(np.full(number, NORMAL)), rng)
     for i, signal in enumerate(signals):
         wfdb.wrsamp(
-            f"{i:05d}", fs=RATE_HZ, units=["mV"] * 12, sig_name=list(LEADS),
-            p_signal=signal.T.astype(float), fmt=["16"] * 12, write_dir=str(folder),
-        )  # fmt: skip
+            f"{i:05d}",
+            fs=RATE_HZ,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            p_signal=signal.T.astype(float),
+            fmt=["16"] * 12,
+            adc_gain=[1000.0] * 12,
+            baseline=[0] * 12,
+            write_dir=str(folder),
+        )
     return [f"{i:05d}.hea" for i in range(number)]
 
 

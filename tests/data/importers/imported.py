@@ -9,11 +9,15 @@ from fedkim_ray.data.loading import Example, load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.storage import Folder
 
+KEY = "a1" * 32
+
 
 def bring_in(name: str, source: Path | str, root: Path, **fields: object) -> ImportResult:
     """Import with one worker and a key beside the root; the root is checked whole."""
     values = {"importer": name, "source": str(source), "root": str(root), "workers": 1}
     values["key_path"] = root.parent / "key"
+    # A fixed key: with another for each run, few subjects may now and then all fall into one place.
+    (root.parent / "key").write_text(KEY)
     result = run_import(ImportRequest(**{**values, **fields}))  # type: ignore[arg-type]
     assert check_root(Folder.at(root)) == []
     return result

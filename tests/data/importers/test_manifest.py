@@ -36,6 +36,7 @@ def example() -> Values:
 def run(source: Path, root: Path, values: Values, **fields: object) -> ImportResult:
     path = root.parent / "mapping.yaml"
     path.write_text(yaml.safe_dump(values))
+    (root.parent / "key").write_text("5a" * 32)
     defaults: dict[str, object] = {"key_path": root.parent / "key", "workers": 1}
     return run_import(
         ImportRequest(
