@@ -16,7 +16,7 @@ from ray import serve as ray_serve
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.storage import Folder
-from serve.app import ServeArgs, build_app
+from serve.app import LOOPBACK_NAMES, ServeArgs, build_app
 from serve.auth import ApiKeys
 
 APP_NAME = "fedkim"
@@ -136,7 +136,7 @@ def _args(bundle_url: str, host: str, no_auth: bool, options: dict[str, Any]) ->
             "Without keys it listens on a loopback address, and only where --no-auth says so.",
             "Give a key file (`python -m serve.auth` makes its lines), or --no-auth on 127.0.0.1.",
         )
-    return args
+    return args.model_copy(update={"hosts": args.hosts or (*LOOPBACK_NAMES, host)})
 
 
 def _start(args: ServeArgs, host: str, port: int) -> None:
