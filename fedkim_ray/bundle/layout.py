@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedkim_ray.config import BaseModelConfig, EncodersConfig, InjectionConfig
+from fedkim_ray.data.root import Source
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import Frozen, Task
 
@@ -53,6 +54,8 @@ class BundleFacts(Frozen):
     data_name: str
     data_kinds: dict[str, str]
     """For each task, whether its data are real or synthetic."""
+    data_sources: tuple[Source, ...] = ()
+    """Where the data come from, with their licences."""
     rounds: int
     steps: int
     seed: int

@@ -7,18 +7,33 @@ from fedkim_ray.bundle.layout import BundleFacts
 TEMPLATE = """\
 ---
 license: apache-2.0
+language: en
 base_model: {{ facts.base.name }}
 library_name: fedkim-ray
-tags: [medical, federated-learning, lora, mixture-of-experts]
+pipeline_tag: text-generation
+tags: [{{ tags | join(', ') }}]
 ---
 
 # {{ facts.name }} ({{ facts.variant }}), version {{ facts.version }}
 
 A frozen language model with medical knowledge injected by FedKIM: encoders trained by
-{{ facts.clients | length }} clients on data that stayed with them, and a mixture of
-{{ facts.injection.m3oe.num_experts }} LoRA experts trained on public data.
+{{ facts.clients | length }} clients on data that stayed with them{{ adapter }}.
 
-**Not a medical device.** For research. No answer of this model may guide the care of a patient.
+**Not a medical device.** No answer of this model may guide the care of a patient.
+
+## Intended use
+
+Research on federated learning and on multi-modal medical models: to reproduce, compare and
+serve experiments. Out of scope: diagnosis, triage, treatment, and any population, device or
+language that the data below do not cover.
+
+## How to use it
+
+    fedkim bundle verify BUNDLE
+    fedkim serve BUNDLE
+    fedkim bundle fold BUNDLE --task TASK --modalities M --out DIR
+
+The last one, where there are routed experts, gives an ordinary PEFT adapter for one task.
 
 ## What it is asked
 
@@ -29,6 +44,15 @@ A frozen language model with medical knowledge injected by FedKIM: encoders trai
 {% endfor %}
 Tasks with the role *unseen* were never trained: they route by their description, which
 extrapolates from the {{ facts.training | length }} trained ones.
+
+## Data sources
+
+| source | kind | licence | tasks |
+|---|---|---|---|
+{% for s in facts.data_sources -%}
+| {{ s.name }} | {{ s.kind }} | {{ s.licence }} | {{ s.tasks | join(', ') }} |
+{% endfor %}
+The licence above is that of this project's own parts; the base model and the data have theirs.
 
 ## Lineage
 
@@ -41,7 +65,9 @@ extrapolates from the {{ facts.training | length }} trained ones.
 {% for c in facts.clients -%}
 | {{ c.client_id }} | {{ c.tasks | join(', ') }} | {{ c.num_examples }} | {{ c.data_fingerprint }} |
 {% endfor %}
-## Last training loss
+## Metrics
+
+Last training loss of each task; scores on held-out data are in the run's evaluation report.
 
 {% for task, loss in facts.training | dictsort -%}
 - {{ task }}: {{ '%.4f' | format(loss) }}
@@ -55,4 +81,14 @@ def model_card(facts: BundleFacts) -> str:
         t.id: t.role if t.role == "unseen" or t.id in facts.training else "left out of this run"
         for t in facts.tasks
     }
-    return environment.from_string(TEMPLATE).render(facts=facts, roles=roles)
+    m3oe, kind = facts.injection.m3oe, facts.injection.adapter
+    adapter = {
+        "m3oe": f", and a mixture of {m3oe.num_experts} LoRA experts trained on public data",
+        "lora": f", and one LoRA of rank {m3oe.num_experts * m3oe.rank} trained on public data",
+        "none": "; the language model itself has no adapter",
+    }[kind]
+    tags = ["medical", "federated-learning"]
+    tags += {"m3oe": ["lora", "mixture-of-experts"], "lora": ["lora"], "none": []}[kind]
+    return environment.from_string(TEMPLATE).render(
+        facts=facts, roles=roles, adapter=adapter, tags=tags
+    )

@@ -55,6 +55,7 @@ def write_bundle(
         tasks=tasks,
         data_name=card.name,
         data_kinds={t.id: card.kind_of(t.id) for t in tasks},
+        data_sources=card.sources,
         rounds=recipe.federation.rounds,
         steps=state.step,
         seed=recipe.seed,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 
 from fedkim_ray.bundle import read
@@ -58,6 +59,18 @@ def test_model_card_names_every_task_and_is_no_medical_device(bundle_url: str) -
     assert all(f"| {task.id} | {task.role} |" in card for task in TASKS)
     assert "Not a medical device" in card
     assert card.startswith("---\nlicense: apache-2.0\n")
+    assert "a mixture of 3 LoRA experts" in card
+    assert "| tiny | synthetic | CC0-1.0 | lung_opacity, " in card
+
+
+def test_the_head_of_a_model_card_is_yaml_that_a_hub_reads(
+    write_tiny_bundle: WriteBundle, tmp_path: Path
+) -> None:
+    card = Folder.at(write_tiny_bundle(tmp_path, "none")).read_bytes(CARD).decode()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "tiny-random"
+    assert head["tags"] == ["medical", "federated-learning"]
+    assert "has no adapter" in card
 
 
 def test_the_adapter_is_stock_peft_and_the_uniform_mixture(bundle_url: str) -> None:
