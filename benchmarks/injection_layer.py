@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Timing, interleave, options, report
 from fedkim_ray.injection.m3oe import ExpertGate, attach_gate
 
-SHAPES = ((2048, 2048), (4096, 11008))
+SHAPES = ("2048x2048", "4096x11008")
 NUM_EXPERTS, RANK, LORA_ALPHA = 12, 8, 32.0
 BATCH, LENGTH = 8, 128
 
@@ -156,7 +156,9 @@ def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0]).parse_args()
+    parser = options(__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="d_in x d_out of the layer")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {
         "num_experts": NUM_EXPERTS,
@@ -167,7 +169,7 @@ def main() -> None:
         "threads": args.threads,
         "repeats": args.repeats,
     }
-    results = {f"{i}x{o}": measure(i, o, args.repeats) for i, o in SHAPES}
+    results = {s: measure(*map(int, s.split("x")), args.repeats) for s in args.shapes}
     report("What does M3OE add to one linear layer?", settings, results, args.out)
 
 
