@@ -1,7 +1,6 @@
 """A Ray to run in: the cluster that is there, or a local one for as long as it is needed."""
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -11,9 +10,8 @@ from ray._private.state import state
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.ray_connection import join_or_start, joins_a_cluster
 
-CONNECT_TIMEOUT_S = 5.0
-"""Ray itself goes on trying an address where nobody listens for more than two minutes."""
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a local Ray; parameters of the light model are all that passes through it."""
 
@@ -29,24 +27,14 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
         yield
         return
     needed = _cpus_needed(recipe, num_clients)
-    if not os.environ.get("RAY_ADDRESS"):
+    if not joins_a_cluster():
         _require_no_labels(recipe)
-    try:
-        if address := os.environ.get("RAY_ADDRESS"):
-            _require_listener(address)
-            ray.init(log_to_driver=False)
-        else:
-            ray.init(
-                address="local",  # else a head of somebody else on this machine is joined
-                # Logical CPUs: a laptop's clients take turns on the cores that it has.
-                num_cpus=max(os.cpu_count() or 1, needed),
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                resources=_local_resources(recipe),
-            )
-    except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
-        raise _unreachable(error) from error
+    join_or_start(
+        # Logical CPUs: a laptop's clients take turns on the cores that it has.
+        num_cpus=max(os.cpu_count() or 1, needed),
+        object_store_memory=OBJECT_STORE_BYTES,
+        resources=_local_resources(recipe),
+    )
     try:
         _require_cpus(needed)
         with redirect_stdout(sys.stderr):  # Ray's threads print; stdout is the command's answer
@@ -55,39 +43,17 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_listener(address: str) -> None:
-    """Raise ConnectionError where nobody listens at ``host:port``; Ray finds `auto` by itself."""
-    host, colon, port = address.split("://")[-1].rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-        except OSError as error:
-            raise ConnectionError(f"nobody listens at {address} ({error.strerror})") from None
-
-
 def cluster_facts() -> tuple[dict[str, float], dict[str, float], list[dict[str, str]]]:
     """Return the resources of the cluster at ``RAY_ADDRESS``, the free ones, and nodes' labels.
 
     Raises:
         EnvironmentProblemError: it cannot be reached.
     """
-    try:
-        _require_listener(os.environ["RAY_ADDRESS"])
-        with ray.init(log_to_driver=False):
-            total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            free = ray.available_resources()  # type: ignore[no-untyped-call]
-            nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
-        raise _unreachable(error) from error
+    with join_or_start():
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        free = ray.available_resources()  # type: ignore[no-untyped-call]
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return total, free, [node["Labels"] for node in nodes if node["Alive"]]
-
-
-def _unreachable(error: Exception) -> EnvironmentProblemError:
-    return EnvironmentProblemError(
-        f"Ray could not be started or reached: {str(error).splitlines()[0]}",
-        "A run needs a Ray cluster (RAY_ADDRESS) or starts a local one.",
-        "Check RAY_ADDRESS, or unset it for a local Ray.",
-    )
 
 
 def _cpus_needed(recipe: Recipe, num_clients: int) -> int:

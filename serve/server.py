@@ -15,6 +15,7 @@ from ray import serve as ray_serve
 
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.ray_connection import join_or_start
 from fedkim_ray.storage import Folder
 from serve.app import LOOPBACK_NAMES, ServeArgs, build_app
 from serve.auth import ApiKeys
@@ -142,7 +143,7 @@ def _args(bundle_url: str, host: str, no_auth: bool, options: dict[str, Any]) ->
 def _start(args: ServeArgs, host: str, port: int) -> None:
     if not ray.is_initialized():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        join_or_start()
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     try:
         ray_serve.run(build_app(args), name=APP_NAME, route_prefix="/")

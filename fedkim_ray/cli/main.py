@@ -3,6 +3,7 @@
 Heavy imports happen inside the commands, so that ``--help`` answers at once.
 """
 
+import logging
 import os
 import sys
 
@@ -81,9 +82,12 @@ def main() -> None:
 def _quiet_libraries() -> None:
     """Keep third parties' banners and bars off the terminal; ours replace them."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # DeepSpeed, which transformers imports, warns where there is no GPU; it sets its level itself.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     if not sys.stdout.isatty():  # a table in a log or a pipe is not squeezed into 80 columns
         os.environ.setdefault("COLUMNS", "120")
 

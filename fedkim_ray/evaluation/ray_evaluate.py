@@ -16,6 +16,7 @@ from ray.util import ActorPool
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.evaluation.evaluate import load_questions
 from fedkim_ray.evaluation.scoring import Answered, AskBatches, Question, Read, ask_here
+from fedkim_ray.ray_connection import join_or_start
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, TaskId
 
@@ -66,11 +67,9 @@ def ray_workers(
         cpus_per_worker: Logical CPUs that each reserves.
     """
     own = not ray.is_initialized()
-    if own and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    elif own:
-        needed = max(os.cpu_count() or 1, int(-(-num_workers * cpus_per_worker // 1)))
-        ray.init("local", num_cpus=needed, include_dashboard=False, log_to_driver=False)
+    if own:
+        needed = int(-(-num_workers * cpus_per_worker // 1))
+        join_or_start(num_cpus=max(os.cpu_count() or 1, needed))
     actor: Any = ray.remote(num_cpus=cpus_per_worker)(Worker)
     workers = [actor.remote(asked) for _ in range(num_workers)]
     try:

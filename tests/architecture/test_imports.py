@@ -14,7 +14,7 @@ ENCODERS = DATA | {"fedkim_ray.encoders"}
 FEDERATION = ENCODERS | TELEMETRY
 INJECTION = ENCODERS | TELEMETRY
 BUNDLE = INJECTION | {"fedkim_ray.injection"}
-EVALUATION = BUNDLE | {"fedkim_ray.bundle"}
+EVALUATION = BUNDLE | {"fedkim_ray.bundle", "fedkim_ray.ray_connection"}
 MAY_IMPORT = {
     "fedkim_ray.data": DATA,
     "fedkim_ray.encoders": ENCODERS,
