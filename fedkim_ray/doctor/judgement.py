@@ -6,6 +6,7 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
+from fedkim_ray.types import ClientId
 
 MIN_DISK_BYTES = 5 * 2**30
 """Ray spills objects and writes logs; below this a long run is at risk."""
@@ -124,14 +125,14 @@ def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Findi
     """Judge one client's place, data and line."""
     who = f"{facts.client} at {facts.node or '?'}"
     if not facts.node:
-        wanted = recipe.federation.client_resources.get(facts.client, {})
+        wanted = _pins(recipe, facts.client)
         remedy = (
-            "Start its node with these --resources, correct federation.client_resources, or wait "
-            "for a run that holds them."
+            "Start its node with these --resources or --labels, correct federation's "
+            "client_resources or client_selector, or wait for a run that holds them."
         )
         return [_finding("placement", who, "fail", f"no node takes it ({wanted})", remedy)]
     others = ", ".join(facts.readable_others)
-    pinned = bool(recipe.federation.client_resources.get(facts.client))
+    pinned = bool(_pins(recipe, facts.client))
     return [
         _finding(
             "storage",
@@ -158,7 +159,10 @@ def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Findi
 def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> list[Finding]:
     """Judge memory and GPUs against what the run asks for."""
     injection = recipe.injection
-    wanted = sum(needs.client_memory.values()) + injection.num_workers * needs.injection_memory
+    largest_first = sorted(needs.client_memory.values(), reverse=True)
+    pooled = recipe.federation.execution == "pooled"
+    at_once = largest_first[: recipe.federation.num_slots] if pooled else largest_first
+    wanted = sum(at_once) + injection.num_workers * needs.injection_memory
     has = sum(node.machine.memory_free_bytes for node in nodes)
     largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
     gpus = sum(node.machine.num_gpus for node in nodes)
@@ -187,6 +191,13 @@ def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> lis
             f"ways, {size(needs.run_disk)} the run folder",
         ),
     ]
+
+
+def _pins(recipe: Recipe, client: ClientId) -> dict[str, float | str]:
+    """Return the resources and labels that say where a client runs."""
+    federation = recipe.federation
+    labels = federation.client_selector.get(client, {})
+    return {**federation.client_resources.get(client, {}), **labels}
 
 
 def _deadline(facts: ClientFacts, who: str, timeout_s: float, model_bytes: int) -> Finding:

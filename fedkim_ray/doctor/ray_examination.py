@@ -79,8 +79,8 @@ def _for_recipe(recipe: Recipe, plan: RunPlan, run_url: str | None, token: bool)
         *judge_nodes(nodes),
         *judge_needs(needs, nodes, recipe),
     ]
-    resources = recipe.federation.client_resources
-    for facts in look_at_clients(clients, resources, recipe.data.root, needs.global_model):
+    pins = recipe.federation.client_resources, recipe.federation.client_selector
+    for facts in look_at_clients(clients, *pins, recipe.data.root, needs.global_model):
         found += judge_client(facts, recipe, needs)
     return found
 

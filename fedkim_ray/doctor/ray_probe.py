@@ -102,13 +102,15 @@ def look_at_nodes(run_url: str | None) -> list[NodeFacts]:
 def look_at_clients(
     clients: Sequence[ClientId],
     resources: Mapping[ClientId, Mapping[str, float]],
+    labels: Mapping[ClientId, Mapping[str, str]],
     data_url: str,
     model_bytes: int,
 ) -> list[ClientFacts]:
     """Return each client's facts, one after another so that transfers do not share a line."""
     theta = [ray.put(np.zeros(model_bytes, np.uint8))]
     return [
-        _client(c, clients, resources.get(c, {}), data_url, theta, model_bytes) for c in clients
+        _client(c, clients, resources.get(c, {}), labels.get(c, {}), data_url, theta, model_bytes)
+        for c in clients
     ]
 
 
@@ -116,11 +118,13 @@ def _client(
     client: ClientId,
     clients: Sequence[ClientId],
     resources: Mapping[str, float],
+    labels: Mapping[str, str],
     data_url: str,
     theta: list[Any],
     model_bytes: int,
 ) -> ClientFacts:
-    probe = RemoteProbe.options(resources=dict(resources)).remote()
+    pins = {"resources": dict(resources), "label_selector": dict(labels)}
+    probe = RemoteProbe.options(**{name: pin for name, pin in pins.items() if pin}).remote()
     try:
         address = ray.get(probe.address.remote(), timeout=PLACE_TIMEOUT_S)
         others = [c for c in clients if c != client]

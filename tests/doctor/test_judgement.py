@@ -122,6 +122,11 @@ def test_a_client_nobody_can_take_and_data_that_others_can_read(recipe: Recipe) 
 def test_memory_and_gpus_are_held_against_all_nodes(recipe: Recipe) -> None:
     # The clients take 1 GiB each and injection 2: 4 of 4 GiB.
     assert levels(judge_needs(NEEDS, [node()], recipe), "memory for the run") == ["ok"]
+    one_slot = ["federation.execution=pooled", "federation.num_slots=1"]
+    pooled = load_recipe("tiny", one_slot)  # one client of 1 GiB at a time, and injection's 2
+    less = [node(memory_free_bytes=3 * GIB)]
+    assert levels(judge_needs(NEEDS, less, recipe), "memory for the run") == ["warn"]
+    assert levels(judge_needs(NEEDS, less, pooled), "memory for the run") == ["ok"]
     small = [node(memory_free_bytes=GIB), node(memory_free_bytes=GIB)]
     assert levels(judge_needs(NEEDS, small, recipe), "memory for the run") == ["warn"]
     wants_gpu = load_recipe("tiny", ["injection.use_gpu=true"])
