@@ -183,7 +183,7 @@ def test_a_client_that_hangs_frees_its_slot(tiny, tmp_path) -> None:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    federation = tiny.federation.model_copy(update={"client_timeout_s": 3.0, "num_slots": 1})
+    federation = tiny.federation.model_copy(update={"client_timeout_s": 12.0, "num_slots": 1})
     setups = list(tiny.setups.values())
     with (
         nothing_left_behind(),
