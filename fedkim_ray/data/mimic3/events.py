@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 """``stay`` is the row of the table of stays; ``second`` counts from the stay's start."""
-GATHERED_ROWS = 1 << 20
+GATHERED_ROWS = 1 << 18
 """Events that are gathered before they are divided: many small slices would cost more."""
 
 
