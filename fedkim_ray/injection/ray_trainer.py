@@ -17,6 +17,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.loading import load_samples
@@ -61,7 +62,9 @@ def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
         EnvironmentProblemError: the workers could not finish; the text has the cause.
     """
     injection = plan.recipe.injection
-    progress = Queue(actor_options={"num_cpus": 0})
+    # On the driver's own node: anywhere else, a site's lost node would take the run with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     trainer = TorchTrainer(
         _work,
         train_loop_config={"plan": plan, "progress": progress},
