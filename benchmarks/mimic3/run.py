@@ -2,7 +2,7 @@
 
 Each size is generated, then imported in a process of its own, whose greatest resident memory and
 time are taken after the pass over the tables and at the end. The pass gathers events up to a bound,
-and rows wait to be written up to another: below them memory grows with the size, above it is flat.
+and rows wait to be written up to another: memory must stop growing once the size is above them.
 SYNTHETIC data; the disk is read through the system's cache.
 
     python -m benchmarks.mimic3.run --rows 1000000 10000000 --out benchmarks/results/mimic3.json

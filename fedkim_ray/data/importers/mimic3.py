@@ -8,8 +8,8 @@ the recipe encodes apart or, with ``encoders.groups``, together: 48 features in 
 the sum; of infusions the rate by the share of the hour. An hour without a record of an input is an
 observed 0; all else that is not recorded is missing.
 
-One pass over each table divides its events by stay, in flat memory whatever the table's size; a
-table that is done is not read again after an interruption.
+One pass over each table divides its events by stay, streaming; ``benchmarks/mimic3`` measures its
+memory. A table that is done is not read again after an interruption.
 
 Written from the published layout, not run on the owner's files.
 

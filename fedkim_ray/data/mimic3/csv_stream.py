@@ -1,7 +1,6 @@
 """MIMIC-III's tables as shipped, ``NAME.csv.gz``, batch by batch: CHARTEVENTS has 330 million rows.
 
-Only the columns in use are parsed; unpacking and parsing run in Arrow, in the memory of a few
-blocks whatever the table's size.
+Only the columns in use are parsed; unpacking and parsing run in Arrow, block by block.
 """
 
 from collections.abc import Iterator, Sequence
