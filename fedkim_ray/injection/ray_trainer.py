@@ -32,6 +32,10 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 
 OnStep = Callable[[int, float], None]
+WORKER_ENV = {"GOMP_SPINCOUNT": "1000"}
+"""Read when a worker's OpenMP loads. A thread that waits at a barrier spins this often and then
+sleeps: with the default, 300,000, it spins through whole time slices where another process wants
+its core, and a step takes ten times as long and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +81,12 @@ def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
             },
         ),
         torch_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy reads Ray Train 1; this is 2
             # Ray Train restores a repeated name: every attempt has one of its own.
             name=f"injection-{plan.round_index}-{uuid.uuid4().hex[:8]}",
             storage_path=scratch,
             failure_config=FailureConfig(max_failures=injection.max_failures),
+            worker_runtime_env={"env_vars": WORKER_ENV},
         ),
     )
     try:
