@@ -7,7 +7,7 @@ OUT ?= runs/demo
 KEEP ?= 0
 YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo demo-compare test test-fast lint venv clean
+.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower docs lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -31,10 +31,23 @@ test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
 test-fast: venv  ## The tests that need no Ray: a minute or two.
 	$(BIN)/python -m pytest -m 'not ray and not slow and not browser and not prometheus and not vllm'
 
+test-browser: venv  ## The playground in Debian's Chromium (apt-get install chromium).
+	$(BIN)/python -m pytest -m browser
+
+test-prometheus: venv  ## Rules and dashboards in Debian's Prometheus (apt-get install prometheus).
+	$(BIN)/python -m pytest -m prometheus
+
+test-flower: venv  ## Aggregation against Flower's own, in an environment of its own.
+	benchmarks/peers/flower_env.sh build/flower
+	FEDKIM_FLOWER_PYTHON=$(CURDIR)/build/flower/bin/python $(BIN)/python -m pytest tests/peers
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: venv  ## docs/tree.md from the modules' own first lines.
+	$(BIN)/python docs/make_tree.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

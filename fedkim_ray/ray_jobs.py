@@ -8,6 +8,7 @@ import asyncio
 import json
 import shlex
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ RECONNECTS = 5
 """Times a broken log stream is opened again."""
 
 OnLine = Callable[[str], None]
+
+NO_AGENT = "No available agent"
+AGENT_TIMEOUT_S = 60.0
+"""A head answers some seconds before the agent that starts its jobs is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,29 @@ def _submit(
 ) -> str:
     command = ["fedkim", "run", *arguments, "--out", run_url, "--events"]
     command += [] if evaluate else ["--no-evaluate"]
-    return str(
-        client.submit_job(
-            entrypoint=shlex.join(command),
-            submission_id=f"{SUBMISSION_PREFIX}{uuid.uuid4().hex[:10]}",
-            runtime_env=runtime_env,
-            metadata={RUN_URL: run_url},
-        )
+    submission_id = f"{SUBMISSION_PREFIX}{uuid.uuid4().hex[:10]}"
+    deadline = time.monotonic() + AGENT_TIMEOUT_S
+    while True:
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=submission_id,
+                    runtime_env=runtime_env,
+                    metadata={RUN_URL: run_url},
+                )
+            )
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise _refused(error) from None
+        time.sleep(1.0)
+
+
+def _refused(error: RuntimeError) -> SubmissionError:
+    return SubmissionError(
+        f"The cluster did not take the run: {_first_line(error)}",
+        "A head with a running agent takes submissions.",
+        "See `ray status` and the head's dashboard_agent.log, then submit again.",
     )
 
 

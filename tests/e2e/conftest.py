@@ -27,6 +27,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     environment.pop("RAY_ADDRESS", None)
     environment["RAY_raylet_start_wait_time_s"] = "180"  # the machine may be busy
     command = [BIN / "ray", "start", "--head", "--block", "--port=6399", "--dashboard-port=8299"]
+    # The agent that starts jobs has a fixed port, which another Ray on this machine may hold.
+    command += ["--dashboard-agent-listen-port=52399"]
     command += ["--num-cpus=4", "--object-store-memory=300000000", "--disable-usage-stats"]
     log = tmp_path_factory.mktemp("head") / "said.txt"
     with log.open("w") as sink:
