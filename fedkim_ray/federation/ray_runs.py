@@ -17,9 +17,10 @@ import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util import remove_placement_group
 
 from fedkim_ray.federation.mailbox import MemberId
-from fedkim_ray.federation.ray_worker import ControllerTold, run_member
+from fedkim_ray.federation.ray_worker import MailboxTold, run_member
 
 MAX_WORKER_RESTARTS = 20
 """Times Ray Train restarts a member's worker before the member is lost; within one round the
@@ -67,9 +68,12 @@ class TrainRuns:
 
     def end(self, timeout_s: float) -> None:
         """End every run: the mailbox has stopped; abort what does not end within the time."""
-        if _join(self._threads, timeout_s):
-            with suppress(RayError):
+        still_run = _join(self._threads, timeout_s)
+        with suppress(RayError):
+            if still_run:
                 self._abort(ray.get(self._mailbox.controllers.remote(), timeout=KILL_TIMEOUT_S))
+            for placement in ray.get(self._mailbox.placements.remote(), timeout=KILL_TIMEOUT_S):
+                remove_placement_group(placement)
         self._threads = []
 
     def _trainer(self, name: str, spec: MemberSpec, config: dict[str, Any]) -> TorchTrainer:
@@ -86,7 +90,7 @@ class TrainRuns:
                 name=name,
                 storage_path=self._scratch,
                 failure_config=FailureConfig(max_failures=MAX_WORKER_RESTARTS),
-                callbacks=[ControllerTold(self._mailbox)],  # type: ignore[list-item]
+                callbacks=[MailboxTold(self._mailbox)],  # type: ignore[list-item]
             ),
         )
 

@@ -9,7 +9,8 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import RayActorError
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.util import remove_placement_group
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan, serve_plans
 from fedkim_ray.federation.mailbox import Mailbox, MemberId, Payload
@@ -138,6 +139,7 @@ class OwningMailbox(Mailbox):
     def __init__(self, pooled: bool, idle_timeout_s: float) -> None:
         super().__init__(pooled, idle_timeout_s)
         self._controllers: list[Any] = []
+        self._placements: list[Any] = []
 
     def keep(self, payload: Payload) -> Payload:
         """Put the update into this actor's ownership: a worker's objects die with the worker.
@@ -154,17 +156,41 @@ class OwningMailbox(Mailbox):
         """Return the controllers of all runs."""
         return self._controllers
 
+    async def add_placement(self, placement: Any) -> None:
+        """Note the placement group that a member's workers stand in."""
+        self._placements.append(placement)
+
+    async def placements(self) -> list[Any]:
+        """Return all placement groups that members ever had."""
+        return self._placements
+
 
 RayMailbox: Any = ray.remote(OwningMailbox)
 
 
-class ControllerTold(ControllerCallback):
-    """Tells the mailbox which actor controls a run: ``fit`` offers no other way to end one."""
+class MailboxTold(ControllerCallback, WorkerGroupCallback):
+    """Tells the mailbox what of a run stays in the cluster: ``fit`` offers no way to end it.
+
+    Ray Train 2.60 forgets a placement group whose worker dies between its set-up and the start of
+    the training function: its CPUs would be held until the driver's job ends.
+    """
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
+        self._placement: Any = None
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Send this controller's own handle."""
         controller = ray.get_runtime_context().current_actor
         ray.get(self._mailbox.add_controller.remote(controller))
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Free what the workers before these stood in."""
+        if self._placement is not None:
+            remove_placement_group(self._placement)
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Send the placement group of the new workers."""
+        state = worker_group.get_worker_group_state()
+        self._placement = state.placement_group_handle.placement_group
+        ray.get(self._mailbox.add_placement.remote(self._placement))

@@ -179,6 +179,14 @@ def test_a_slot_for_two_clients_gives_the_plain_loops_bits(tiny, opened) -> None
     assert scores["mortality"]["auroc"] > 0.5
 
 
+def test_a_placement_group_that_ray_train_forgot_is_freed(opened) -> None:
+    import ray
+
+    with nothing_left_behind(), opened("pooled", num_slots=1) as clients:
+        forgotten = ray.util.placement_group([{"CPU": 0.5}])
+        ray.get([forgotten.ready(), clients._mailbox.add_placement.remote(forgotten)])
+
+
 def test_a_client_that_hangs_frees_its_slot(tiny, tmp_path) -> None:
     import ray
 
