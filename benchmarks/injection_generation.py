@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from benchmarks.harness import interleave, options, report
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import Batch, Example, collate
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.inference import decode
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.recipe_files import load_recipe
 
 NUM_EXPERTS, RANK, NUM_TOKENS = 12, 8, 16
 ADAPTERS = {"gated": "m3oe", "ungated_lora": "lora", "merged": "none"}

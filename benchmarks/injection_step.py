@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from benchmarks.harness import interleave, options, report
-from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.data.loading import Batch, collate, load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import task_table
@@ -25,6 +25,7 @@ from fedkim_ray.injection.base_model import load_base, working_dtype
 from fedkim_ray.injection.draws import draw_batches
 from fedkim_ray.injection.model import InjectedModel, Prompted
 from fedkim_ray.injection.training import build_engine
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 PEAK_SIZE = 1536

@@ -15,12 +15,13 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard, read_card
 from fedkim_ray.data.schema import DataSpec, FeatureSpec, ImageSpec, SeriesSpec, SignalSpec
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.doctor.needs import needs_of
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 TRAINED = tuple(task for task in TASKS if task.role == "train")

@@ -18,8 +18,9 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from fedkim_ray.config import Recipe, dump_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError, SubmissionError
+from fedkim_ray.recipe_files import dump_recipe
 from fedkim_ray.types import SUBMISSION_PREFIX
 
 RECIPE_FILE = "recipe.yaml"

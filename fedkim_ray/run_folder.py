@@ -20,8 +20,9 @@ from typing import Any
 
 import yaml
 
-from fedkim_ray.config import Recipe, dump_recipe, parse_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.errors import StorageError
+from fedkim_ray.recipe_files import dump_recipe, parse_recipe
 from fedkim_ray.storage import Folder, is_published
 
 FORMAT_VERSION = 1

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from fedkim_ray.bundle.write import write_bundle
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
 from fedkim_ray.data.root import read_card, write_card
 from fedkim_ray.data.schema import sample_table, write_samples
@@ -21,6 +20,7 @@ from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import publish_round
 from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 from .own_data import write_own_data as write_own_data_

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedkim_ray.aborting import abortable
-from fedkim_ray.config import load_recipe
 from fedkim_ray.errors import RunAbortedError
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_status import read_log
 

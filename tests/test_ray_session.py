@@ -4,8 +4,8 @@ import pytest
 import ray
 
 from fedkim_ray import ray_session
-from fedkim_ray.config import load_recipe
 from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.recipe_files import load_recipe
 
 
 @pytest.fixture

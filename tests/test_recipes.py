@@ -1,6 +1,6 @@
 """The packaged recipes: the paper's figures, and what the method and a cluster ask of them."""
 
-from fedkim_ray.config import load_recipe
+from fedkim_ray.recipe_files import load_recipe
 
 
 def test_the_papers_recipe_has_the_papers_figures() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedkim_ray.config import load_recipe
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_status import current_round, read_status
 

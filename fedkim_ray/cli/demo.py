@@ -27,9 +27,9 @@ def demo(
     """Run a federation, inject it, score the model, serve it and ask it, end to end."""
     from fedkim_ray.cli.evaluate import evaluate_run
     from fedkim_ray.cli.progress import RunProgress
-    from fedkim_ray.config import load_recipe
     from fedkim_ray.injection.base_model import find_base
     from fedkim_ray.pipeline import run_recipe
+    from fedkim_ray.recipe_files import load_recipe
     from serve.server import run_server
 
     console, phases = Console(), dict[str, float]()

@@ -25,8 +25,8 @@ def doctor(
 
     Looks at the cluster in RAY_ADDRESS, or starts a local Ray for the look.
     """
-    from fedkim_ray.config import load_recipe
     from fedkim_ray.ray_auth import send_token_if_there_is_one
+    from fedkim_ray.recipe_files import load_recipe
 
     token = send_token_if_there_is_one()  # before Ray is imported
     loaded = load_recipe(recipe, overrides or []) if recipe else None

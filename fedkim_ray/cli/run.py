@@ -70,8 +70,8 @@ def run(
 def _open_run(
     recipe: str | None, out: str | None, overrides: list[str], variant: str, resume: bool
 ) -> "RunFolder":
-    from fedkim_ray.config import load_recipe
     from fedkim_ray.errors import RecipeError
+    from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.run_folder import RunFolder
 
     if recipe is None and not (resume and out):
@@ -93,7 +93,7 @@ def _open_run(
 
 def _load(recipe: str | None, out: str | None, overrides: list[str], variant: str) -> "Recipe":
     """Return the named recipe, or that of the run in ``out``."""
-    from fedkim_ray.config import load_recipe
+    from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.run_folder import RunFolder
 
     if recipe is None:
@@ -103,7 +103,8 @@ def _load(recipe: str | None, out: str | None, overrides: list[str], variant: st
 
 def recipes(as_json: AsJson = False) -> None:
     """List the packaged recipes and the variants of the method."""
-    from fedkim_ray.config import VARIANTS, packaged_recipes
+    from fedkim_ray.config import VARIANTS
+    from fedkim_ray.recipe_files import packaged_recipes
 
     if as_json:
         typer.echo(json.dumps({"recipes": packaged_recipes(), "variants": [*VARIANTS]}))

@@ -54,7 +54,7 @@ def submit(
 
     Example: fedkim submit demo --out s3://runs/demo-1 --set data.root=s3://data/demo --wait
     """
-    from fedkim_ray.config import load_recipe
+    from fedkim_ray.recipe_files import load_recipe
 
     url = _cluster_url(out)
     loaded = None if resume else load_recipe(_named(recipe), overrides or [], variant)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.errors import RecipeError
 from fedkim_ray.evaluation.results import REPORT, EvaluationReport, read_report
 from fedkim_ray.pipeline import plan_run
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RUN_FILE, RunFolder
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedkim_ray.config import load_recipe
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 
 FEDKIM = Path(sys.executable).parent / "fedkim"

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedkim_ray.cli.main import app
-from fedkim_ray.config import load_recipe
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 
 

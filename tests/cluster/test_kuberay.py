@@ -10,7 +10,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from fedkim_ray.config import Recipe, parse_recipe
+from fedkim_ray.config import Recipe
+from fedkim_ray.recipe_files import parse_recipe
 from serve.app import ServeArgs
 from tests.cluster.manifests import OVERLAYS, of_kind, pods, ray_specs, ray_validator, render
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from fedkim_ray.config import load_recipe
+from fedkim_ray.recipe_files import load_recipe
 from tests.cluster.conftest import MONITORING, RULES, installed, panel_queries, panel_targets, rules
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.ray]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
 from fedkim_ray.doctor.findings import GIB, Finding, exit_code, size, worst_first
 from fedkim_ray.doctor.judgement import (
@@ -15,6 +15,7 @@ from fedkim_ray.doctor.judgement import (
     judge_nodes,
 )
 from fedkim_ray.doctor.needs import Needs
+from fedkim_ray.recipe_files import load_recipe
 
 NEEDS = Needs(
     global_model=100,

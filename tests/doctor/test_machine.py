@@ -2,13 +2,13 @@
 
 import socket
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.doctor.machine import machine_facts, taken_ports
 from fedkim_ray.doctor.needs import ADAM_COPIES, PROCESS_BYTES, needs_of
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 

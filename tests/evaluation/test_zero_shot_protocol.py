@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import write_tiny_root
 from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.root import CARD, FileFacts, read_card, write_card
@@ -19,6 +18,7 @@ from fedkim_ray.data.schema import join_tables, write_samples
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.pipeline import plan_run
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 UNSEEN = [task.id for task in TASKS if task.role == "unseen"]

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import Batch, SampleSet, collate
 from fedkim_ray.data.tasks import TASKS
@@ -12,6 +11,7 @@ from fedkim_ray.errors import GateShapeError
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.inference import asking, decode, score
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.recipe_files import load_recipe
 
 IMAGE, SERIES = ("covid19", ("image",)), ("mortality", ("lab", "vital", "input", "output"))
 

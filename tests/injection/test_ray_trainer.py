@@ -6,12 +6,12 @@ import psutil
 import pytest
 import torch
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
 from fedkim_ray.injection.round_files import read_injection
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder, publish
 
 TRAINED = tuple(task for task in TASKS if task.role == "train")

@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
-from fedkim_ray.config import InjectionConfig, load_recipe
+from fedkim_ray.config import InjectionConfig
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.recipe_files import load_recipe
 
 
 def tiny_model(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.errors import RecipeError, StorageError
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.study.plan import first_round_inputs, plan_study
 

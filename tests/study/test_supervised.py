@@ -1,10 +1,10 @@
 """Light models without federation, on the tiny root, where a learner that works is nearly right."""
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.evaluation.answers import ANSWERS
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 from fedkim_ray.study.supervised import HEAD, head_answers, train_light
 

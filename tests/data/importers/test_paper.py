@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from typer.testing import CliRunner
 
 from fedkim_ray.cli.data import app
-from fedkim_ray.config import Recipe, load_recipe
+from fedkim_ray.config import Recipe
 from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing.paper import find_downloads
 from fedkim_ray.data.loading import collate, load_samples
@@ -16,6 +16,7 @@ from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedkim_ray.config import VARIANTS, dump_recipe, load_recipe, packaged_recipes
+from fedkim_ray.config import VARIANTS
 from fedkim_ray.errors import RecipeError
+from fedkim_ray.recipe_files import dump_recipe, load_recipe, packaged_recipes
 
 SMALLEST = "{name: mine, data: {root: /data}, base: {name: tiny-random}}"
 
