@@ -39,6 +39,7 @@ from fedkim_ray.federation.setup import make_setups, require_no_running_statisti
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
 from fedkim_ray.injection.round_files import encoders_of, read_injection
 from fedkim_ray.ray_session import ray_session
@@ -64,8 +65,8 @@ def plan_run(recipe: Recipe) -> RunPlan:
     """Resolve a recipe against its data root and base model.
 
     Raises:
-        DataError: the data root is absent, lacks a client or a task's public data, or a public or
-            test file was lost or cut short.
+        DataError: the data root is absent, lacks a client or a task's public data, a public or test
+            file was lost or cut short, or a public row is of another task than its folder.
         RecipeError: a named task is no trained one, a client has nothing to learn, or the quorum
             is larger than the number of clients.
         BaseModelError: the base model is not there.
@@ -75,6 +76,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
     tasks = task_table(recipe.tasks)
     trained = _trained_tasks(recipe, card, tasks)
     _require_public_data(root, card)
+    load_public(root, [task.id for task in trained], card.spec, modalities=())
     clients = _clients(recipe, card)
     by_client = {
         client: tuple(task for task in trained if task.id in card.tasks_of(client))

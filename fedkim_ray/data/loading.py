@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -179,6 +180,28 @@ def load_samples(
     else:
         tables = read_sample_rows(folder, names, spec, rows, columns)
     return SampleSet(join_tables(tables, spec), spec)
+
+
+def require_task(samples: SampleSet, task: TaskId, folder: Folder) -> None:
+    """Refuse a row of another task, which may be one that no training is to see.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    require_all(
+        pc.equal(samples.table["task"], task), folder, "task", f"All rows here belong to {task!r}."
+    )
+
+
+def require_all(good: pa.ChunkedArray, folder: Folder, column: str, expected: str) -> None:
+    """Raise a ``DataError`` that names the first row of a folder that is not good."""
+    row = pc.index(good, False).as_py()
+    if row >= 0:
+        raise DataError(
+            f"Row {row} of {folder.url!r}, column {column!r} cannot be used.",
+            expected,
+            "Correct the source and import it again.",
+        )
 
 
 def collate(examples: Sequence[Example], spec: DataSpec) -> Batch:

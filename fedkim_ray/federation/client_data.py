@@ -10,7 +10,7 @@ from functools import reduce
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.data.loading import SampleSet, load_samples, require_all, require_task
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError
@@ -65,21 +65,9 @@ def _load_labelled(folder: Folder, task: Task, spec: DataSpec) -> SampleSet:
         )
     table = samples.table
     labels = table["label"] if "label" in table.column_names else pa.nulls(len(samples))
-    _require_all(pc.is_valid(labels), folder, "label", "Each example of a yes/no task has a label.")
-    _require_all(
-        pc.equal(table["task"], task.id), folder, "task", f"All rows here belong to {task.id!r}."
-    )
+    require_all(pc.is_valid(labels), folder, "label", "Each example of a yes/no task has a label.")
+    require_task(samples, task.id, folder)
     return samples
-
-
-def _require_all(good: pa.ChunkedArray, folder: Folder, column: str, expected: str) -> None:
-    row = pc.index(good, False).as_py()
-    if row >= 0:
-        raise DataError(
-            f"Row {row} of {folder.url!r}, column {column!r} cannot be used.",
-            expected,
-            "Correct the source and import it again.",
-        )
 
 
 def _num_carrying(table: pa.Table, members: Sequence[Modality]) -> int:

@@ -20,12 +20,12 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.config import Recipe
-from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.base_model import load_base, working_dtype
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.round_files import read_round_start
 from fedkim_ray.injection.round_training import RoundSetup, train_round
 from fedkim_ray.storage import Folder
@@ -150,7 +150,7 @@ def _work(config: dict[str, Any]) -> None:
     model = InjectedModel(base, injection, recipe.encoders, card.spec, task_table(recipe.tasks))
     model.to(base.llm.dtype)
     start = read_round_start(model, plan.aggregated_url, plan.previous_url)
-    samples = {t: load_samples(root / "public" / t / "train", card.spec) for t in plan.tasks}
+    samples = load_public(root, plan.tasks, card.spec)
     setup = RoundSetup(
         injection=injection,
         dtype=dtype,

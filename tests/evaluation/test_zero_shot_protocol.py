@@ -70,6 +70,19 @@ def test_an_unseen_task_cannot_be_named_for_training(poisoned_root: str) -> None
         plan_run(load_recipe("tiny", sets))
 
 
+def test_an_unseen_tasks_row_among_a_trained_tasks_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    root = Folder.at(tmp_path / "mixed")
+    card = write_tiny_root(root.url, num_private=16)
+    stray = load_samples(root / "test/sepsis", card.spec).table.slice(0, 1)
+    root.fs.rm(root.full("test/sepsis"), recursive=True)  # no subject in two places
+    write_samples(root, "public/mortality/train/part-1.parquet", stray)
+    write_card(root, card.model_copy(update={"files": {}}))
+    with pytest.raises(DataError, match=r"Row 8 of '.*public/mortality/train', column 'task'"):
+        plan_run(load_recipe("tiny", [f"data.root={root.url}"]))
+
+
 @pytest.mark.ray
 def test_a_whole_run_reads_no_sample_of_an_unseen_task(poisoned_root: str, tmp_path: Path) -> None:
     sets = [
