@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.homes import Homes
-from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.data.importing.part_files import PartFiles, flush_above
 from fedkim_ray.data.importing.staging import ITEM, LINE, SITE, STAGED_ONLY, Staged
 from fedkim_ray.data.reasons import REASONS
 from fedkim_ray.data.scales import Moments
@@ -84,7 +84,7 @@ class Assembly:
                 rows = rows.drop_columns(list(STAGED_ONLY))
                 self._measure(name, rows)
                 writers.setdefault(name, PartFiles(self.root / name, self.stem)).add(rows)
-            _hold_memory(writers)
+            flush_above(WAITING_BYTES, writers.values())
         for name, files in writers.items():
             files.close()
             self.result.files += [f"{name}/{part}" for part in files.names]
@@ -150,12 +150,6 @@ def _stacked(column: pa.ChunkedArray) -> np.ndarray:
     """Return a tensor column without nulls as one array, rows first."""
     array: np.ndarray = column.combine_chunks().to_numpy_ndarray()
     return array
-
-
-def _hold_memory(writers: Mapping[str, PartFiles]) -> None:
-    if sum(files.waiting_bytes for files in writers.values()) > WAITING_BYTES:
-        for files in writers.values():
-            files.flush()
 
 
 def count_by_place(files: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -11,21 +11,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.files import SourceFiles
-from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.data.importing.part_files import PartFiles, flush_above
 from fedkim_ray.storage import Folder
 
 BATCH_ROWS = 65_536
 BUCKET_BYTES = 32 << 20
 """Aim for this much of a source's files in one bucket."""
+MAX_BUCKETS = 512
+"""Each is an open file while a table is divided."""
+WAITING_BYTES = 32 << 20
+"""Rows of all buckets together that may wait in memory for a full row group."""
 
 
 def num_buckets_for(size_bytes: int) -> int:
     """Return into how many parts to divide a source of this size."""
-    return max(1, -(-size_bytes // BUCKET_BYTES))
+    return min(max(1, -(-size_bytes // BUCKET_BYTES)), MAX_BUCKETS)
 
 
 def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
@@ -49,6 +52,7 @@ def fill_buckets(
         buckets = bucket_of(table[key], num_buckets)
         for bucket in np.unique(buckets):
             parts[bucket].add(table.filter(pa.array(buckets == bucket)))
+        flush_above(WAITING_BYTES, parts)
     for part in parts:
         part.close()
 
@@ -61,9 +65,9 @@ def read_bucket(scratch: Path, bucket: int, name: str, schema: pa.Schema) -> pa.
 
 
 def parquet_batches(files: SourceFiles, name: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield a Parquet table's columns in batches."""
+    """Yield a Parquet table's columns in batches, read in the caller's own thread."""
     path = files.folder.full(files.safe(name))
-    dataset = ds.dataset(path, filesystem=files.folder.fs, format="parquet")
-    for batch in dataset.to_batches(columns=columns, batch_size=BATCH_ROWS):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+    with files.folder.fs.open(path, "rb") as raw, pq.ParquetFile(raw) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedkim_ray.data.importing.remote import open_source
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.storage import Folder
 
@@ -25,7 +26,7 @@ class SourceFiles:
     @classmethod
     def at(cls, url: str) -> "SourceFiles":
         """Return the files at ``url``."""
-        return cls(Folder.at(url))
+        return cls(open_source(url))
 
     def glob(self, pattern: str) -> list[str]:
         """Return the sorted names that match."""

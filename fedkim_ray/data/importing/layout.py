@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.contract import Expected
 from fedkim_ray.data.importing.files import SourceFiles
+from fedkim_ray.data.importing.remote import answering
 from fedkim_ray.errors import DataError, RowRejectedError
 
 HEAD_BYTES = 1 << 20
@@ -21,9 +22,10 @@ STAMPS = ("size", "mtime", "LastModified", "last_modified", "ETag", "etag", "cre
 
 def check_layout(files: SourceFiles, layout: Sequence[Expected]) -> list[str]:
     """Return what the source lacks, one sentence each; empty if nothing."""
-    if not files.folder.exists():
-        return [f"there is no folder {files.folder.url!r}"]
-    return [problem for expected in layout for problem in _problems(files, expected)]
+    with answering(files.folder):
+        if not files.folder.exists():
+            return [f"there is no folder {files.folder.url!r}"]
+        return [problem for expected in layout for problem in _problems(files, expected)]
 
 
 def require_layout(files: SourceFiles, layout: Sequence[Expected], name: str) -> None:
@@ -61,6 +63,8 @@ def _problems(files: SourceFiles, expected: Expected) -> list[str]:
     for name in names:
         try:
             present = columns_of_file(files, name)
+        except TimeoutError:
+            raise
         except (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error):
             problems.append(f"{name!r} cannot be read as a table")
             continue

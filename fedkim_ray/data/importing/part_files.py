@@ -1,5 +1,6 @@
 """Parquet files that grow row group by row group, in bounded memory."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -75,3 +76,10 @@ class PartFiles:
             self._writer.close()
             self._sink.close()
             self._writer, self._written_bytes = None, 0
+
+
+def flush_above(limit_bytes: int, files: Collection[PartFiles]) -> None:
+    """Write what waits in all of them where it is more than ``limit_bytes`` together."""
+    if sum(each.waiting_bytes for each in files) > limit_bytes:
+        for each in files:
+            each.flush()

@@ -28,6 +28,7 @@ from fedkim_ray.data.importing.record import (
     read_records,
     write_record,
 )
+from fedkim_ray.data.importing.remote import answering, lives_in_this_process
 from fedkim_ray.data.importing.request import (
     ImportRequest,
     parse_options,
@@ -195,8 +196,9 @@ class _Import:
         self.progress(0, 0, "preparing")
         scratch.mkdir(parents=True, exist_ok=True)
         self.importer = self.kind(self.files, self.options, scratch)
-        self.importer.prepare()
-        return list(self.importer.items())
+        with answering(self.files.folder):
+            self.importer.prepare()
+            return list(self.importer.items())
 
     def _stage(self, items: list[Item], fingerprint: str, scratch: Path) -> list[str]:
         """Read all items, in units, and return the units' names in order."""
@@ -219,7 +221,8 @@ class _Import:
         ]
         done = len(units) - len(jobs)
         self.progress(done, len(units), "reading")
-        workers = max(1, min(self.request.workers, len(jobs)))
+        alone = any(lives_in_this_process(f) for f in (self.files.folder, self.root))
+        workers = 1 if alone else max(1, min(self.request.workers, len(jobs)))
         for _ in in_processes(stage_unit, jobs, workers):
             done += 1
             self.progress(done, len(units), "reading")

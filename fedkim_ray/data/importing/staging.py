@@ -29,6 +29,7 @@ from fedkim_ray.data.importing.encode import Encoder
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.keys import SubjectKey
 from fedkim_ray.data.importing.part_files import PartFiles
+from fedkim_ray.data.importing.remote import answering
 from fedkim_ray.data.importing.split import SplitRule, Splitter
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.schema import DataSpec, sample_table
@@ -155,8 +156,9 @@ class _Unit:
     def take(self, index: int, item: Item) -> None:
         """Read one item."""
         try:
-            for made in self.importer.rows(item):
-                self._take_one(index, made)
+            with answering(self.importer.files.folder):
+                for made in self.importer.rows(item):
+                    self._take_one(index, made)
         except RowRejectedError as error:
             self._reject(index, Rejection(reason=error.reason, column=error.column))
 

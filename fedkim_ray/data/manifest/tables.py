@@ -2,15 +2,14 @@
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from fedkim_ray.data.importing.buckets import BATCH_ROWS, parquet_batches
+from fedkim_ray.data.importing.csv_blocks import UnreadableRowError, csv_tables
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.layout import columns_of_file, sniff_delimiter
 from fedkim_ray.errors import DataError
@@ -73,32 +72,24 @@ def _batches(files: SourceFiles, name: str, columns: list[str]) -> Iterator[pa.T
 def _csv(files: SourceFiles, name: str, columns: list[str]) -> Iterator[pa.Table]:
     with files.open(name) as head:
         delimiter = sniff_delimiter(head.read(4096))
+    types = dict.fromkeys(columns, pa.string())
     try:
         with files.open(name) as raw:
-            reader = pyarrow.csv.open_csv(
-                raw,
-                read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-                parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    include_columns=columns,
-                    column_types=dict.fromkeys(columns, pa.string()),
-                    strings_can_be_null=False,
-                ),
+            yield from csv_tables(
+                raw.read,
+                types,
+                block_bytes=BLOCK_BYTES,
+                delimiter=delimiter,
+                newlines_in_values=True,
             )
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
-    except pa.ArrowInvalid as error:
-        raise _unreadable(name, str(error)) from None
+    except UnreadableRowError as error:
+        raise _unreadable(name, error.row) from None
 
 
-def _unreadable(name: str, message: str) -> DataError:
-    """Keep the row's number of a parser's message and not the row: it holds values."""
-    row = re.search(r"Row #(\d+)", message)
-    at = f" at row {int(row[1]) - 1}" if row else ""
+def _unreadable(name: str, row: int | None) -> DataError:
+    """Name the row and not what is in it."""
     return DataError(
-        f"{name!r} cannot be read{at}.",
+        f"{name!r} cannot be read{f' at row {row}' if row else ''}.",
         "Every row has as many values as the header, in UTF-8, quoted where a value has the "
         "delimiter in it.",
         "Export the table again, or correct the row.",
