@@ -33,7 +33,7 @@ def write_ptbxl(folder: Path, records: Sequence[Record]) -> None:
     rows = []
     for number, record in enumerate(records, 1):
         name = f"records100/{number // 1000 * 1000:05d}/{number:05d}_lr"
-        _write_record(folder / name, number)
+        _write_record(folder / name, number, healthy="NORM" in record.statements)
         row = dict.fromkeys(HEADER, "")
         row |= {"ecg_id": str(number), "patient_id": f"{record.patient}.0", "site": "1.0"}
         row |= {"scp_codes": record.statements, "extra_beats": record.extra_beats}
@@ -43,11 +43,14 @@ def write_ptbxl(folder: Path, records: Sequence[Record]) -> None:
     write_table(folder / "ptbxl_database.csv", HEADER, rows)
 
 
-def _write_record(path: Path, number: int) -> None:
-    """Write format 16: samples of all leads in turn, 1000 steps a millivolt."""
+def _write_record(path: Path, number: int, healthy: bool) -> None:
+    """Write format 16: samples of all leads in turn, 1000 steps a millivolt.
+
+    A record without the statement NORM is weak: something for an encoder to learn.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.arange(1000) / 100
-    wave = 1000 * np.sin(2 * np.pi * (1 + number % 3) * t)
+    wave = (1000 if healthy else 200) * np.sin(2 * np.pi * (1 + number % 3) * t)
     samples = np.stack([wave * (lead + 1) / 12 for lead in range(12)], 1).astype("<i2")
     path.with_suffix(".dat").write_bytes(samples.tobytes())
     lines = [f"{path.name} 12 100 1000"]

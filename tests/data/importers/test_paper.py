@@ -20,6 +20,7 @@ from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task
 
+from .imported import KEY
 from .shipped_paper import write_paper
 
 SMALL = [
@@ -39,6 +40,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def root(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imported") / "root"
+    (folder.parent / "key").write_text(KEY)
     command = ["import", "paper", "--src", str(downloads), "--dst", str(folder)]
     command += ["-o", "size_px=32", "--workers", "1", "--key", str(folder.parent / "key")]
     result = CliRunner().invoke(app, [*command, "--test-share", "0.2", "--public-share", "0.2"])
@@ -107,11 +109,11 @@ def test_a_client_learns_each_trained_task(root: Path, task: Task) -> None:
     model = LightModel(recipe(root).encoders, card.spec, TASKS)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
-    for _ in range(8):
+    for _ in range(16):
         logits = model.logits(model.encode(batch), task, batch.rows_of(task.id), batch.size)
         loss = binary_cross_entropy_with_logits(logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses[1:]) < losses[0]
+    assert losses[-1] < 0.9 * losses[0]
