@@ -1,22 +1,25 @@
 """What does M3OE add to one linear layer, forward and backward, in time and in memory?
 
-Four ways to the same outputs and gradients' shapes, beside the plain frozen layer:
+Five ways to the same outputs and gradients' shapes, beside the plain frozen layer:
 
     plain        W h
     lora         PEFT LoRA of rank P*r, no routing
     m3oe         the same LoRA with a gate on the rank axis (ours)
     loop         sum over experts, one after another
     einsum       every expert's full output, then their weighted sum
+    xlora        PEFT's X-LoRA layer over one LoRA an expert, its weights given per token
 
 Memory is what autograd keeps between forward and backward, parameters left out: exact, and the same
 on every machine.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.xlora.layer import XLoraLinearLayer
 from torch import Tensor, nn
 
 from benchmarks.harness import Timing, interleave, options, report
@@ -50,6 +53,34 @@ def lora(dim_in: int, dim_out: int, gate: ExpertGate | None) -> nn.Module:
             nn.init.normal_(parameter, std=0.02)
     if gate is not None:
         attach_gate(model, gate)
+    return model
+
+
+def xlora(dim_in: int, dim_out: int, alpha_BP: Tensor) -> nn.Module:
+    """PEFT's own layer; its router is left out, so that the layer alone is compared."""
+    config = LoraConfig(r=RANK, lora_alpha=LORA_ALPHA, target_modules=["project"], lora_dropout=0.0)
+    model = get_peft_model(OneLayer(dim_in, dim_out), config, adapter_name="0")
+    for expert in range(1, NUM_EXPERTS):
+        model.add_adapter(str(expert), config)
+    names = [str(expert) for expert in range(NUM_EXPERTS)]
+    model.base_model.set_adapter(names)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter.requires_grad_(), std=0.02)
+    layer = model.base_model.model.project
+    settings = SimpleNamespace(top_k_lora=None, enable_softmax_topk=False, global_scaling_weight=1)
+    routed = XLoraLinearLayer(
+        model=SimpleNamespace(disabled=False),
+        target=layer,
+        target_forward=layer.forward,
+        layer_number=0,
+        config=settings,
+    )
+
+    def forward(h: Tensor) -> Tensor:
+        return routed.forward(h, scalings=alpha_BP[:, None, None, :].expand(-1, LENGTH, -1, -1))
+
+    layer.forward = forward
     return model
 
 
@@ -115,6 +146,7 @@ def measure(dim_in: int, dim_out: int, repeats: int) -> dict[str, Any]:
         "m3oe": lora(dim_in, dim_out, gate),
         "loop": Loop(dim_in, dim_out, alpha),
         "einsum": Einsum(dim_in, dim_out, alpha),
+        "xlora": xlora(dim_in, dim_out, alpha),
     }
 
     def step_of(name: str, model: nn.Module) -> Callable[[], None]:
@@ -151,6 +183,7 @@ def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float
         "m3oe_to_lora_time": timings["m3oe"].ratio_to(timings["lora"]),
         "loop_to_m3oe_added_time": added["loop"] / added["m3oe"],
         "einsum_to_m3oe_added_time": added["einsum"] / added["m3oe"],
+        "xlora_to_m3oe_added_time": added["xlora"] / added["m3oe"],
         "einsum_to_m3oe_added_memory": more["einsum"] / more["m3oe"],
     }
 

@@ -5,8 +5,9 @@
       with A = [A_1; ...; A_P]  (P*r, d_in)   and   B = [B_1 ... B_P]  (d_out, P*r)
 
 Two GEMMs and one product, for any mix of tasks in a batch; no expert's full output is ever
-materialised. PEFT scales a LoRA by lora_alpha / (P*r) = s / P, so the gate here is P * alpha: the
-same checkpoint loaded by PEFT without a gate is exactly the uniform mixture.
+materialised, and the second GEMM adds to W_F h where it lies. PEFT scales a LoRA by
+lora_alpha / (P*r) = s / P, so the gate here is P * alpha: the same checkpoint loaded by PEFT
+without a gate is exactly the uniform mixture.
 
 Shape letters: B examples, L positions, P experts, R = P*r stacked ranks, N gathered rows.
 
@@ -16,9 +17,11 @@ Source: FedKIM section 3.2, step 3. https://arxiv.org/abs/2408.10276
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from fedkim_ray.errors import GateShapeError, RecipeError
@@ -154,14 +157,43 @@ def add_experts(
 
 
 def attach_gate(model: nn.Module, gate: ExpertGate) -> None:
-    """Let ``gate`` scale the output of every lora_A in ``model``."""
+    """Let ``gate`` scale the low-rank activations of every adapted layer in ``model``."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.forward = partial(gated_forward, layer, gate)
 
-    def scale(_module: nn.Module, _inputs: tuple[Any, ...], z: Tensor) -> Tensor:
-        return gate.scale(z)
 
-    for name, module in model.named_modules():
-        if name.endswith("lora_A.default"):
-            module.register_forward_hook(scale)
+def gated_forward(layer: LoraLayer, gate: ExpertGate, h: Tensor) -> Tensor:
+    """Run one adapted layer: c = W_F h + s * B (gate * (A h)).
+
+    Stock PEFT computes B z, scales it and adds it to W_F h: three passes over tensors of the
+    output's size. Here the GEMM with B scales and adds as it goes.
+
+    Args:
+        layer: PEFT's layer: W_F with ``lora_A``, ``lora_B``, dropout and scale.
+        gate: Holds the batch's expert weights.
+        h: (B, L, d_in), or (N, d_in) at gathered rows.
+    """
+    A, B = layer.lora_A["default"], layer.lora_B["default"]
+    scale = layer.scaling["default"]
+    # Rows are flattened first: a GEMM may add to a matrix in place, not to a view of one.
+    c_ND: Tensor = layer.base_layer(h.flatten(0, -2))
+    z_NR = gate.scale(A(layer.lora_dropout["default"](h))).flatten(0, -2)
+    if _may_add_in_place(layer):
+        c_ND.addmm_(z_NR, B.weight.T, alpha=scale)
+    else:
+        c_ND = torch.add(c_ND, B(z_NR), alpha=scale)
+    return c_ND.unflatten(0, h.shape[:-1])
+
+
+def _may_add_in_place(layer: LoraLayer) -> bool:
+    """Whether W_F h is a fresh matrix and B's weight is at hand.
+
+    ZeRO-3 gathers a weight only while its own module runs, and hands outputs on as views; quantised
+    layers compute with functions of their own.
+    """
+    weight = layer.lora_B["default"].weight
+    return type(layer.base_layer).__name__ in ("Linear", "Conv1D") and not hasattr(weight, "ds_id")
 
 
 def _target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:

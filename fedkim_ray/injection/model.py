@@ -24,11 +24,11 @@ from fedkim_ray.data.loading import Batch, Example, ModalityRows
 from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import Encoded, LightModel
-from fedkim_ray.injection.aligner import Aligner
 from fedkim_ray.injection.base_model import BaseModel
-from fedkim_ray.injection.m3oe import ExpertGate, add_experts
+from fedkim_ray.injection.m3oe import ExpertGate
+from fedkim_ray.injection.parts import adapt, embedding_size, make_aligners, make_router
 from fedkim_ray.injection.prompt import PromptFormat, prompt_text
-from fedkim_ray.injection.router import EmbeddedTexts, Router
+from fedkim_ray.injection.router import EmbeddedTexts
 from fedkim_ray.types import Modality, Task, TaskId
 
 RouteKey = tuple[TaskId, tuple[Modality, ...]]
@@ -76,50 +76,13 @@ class InjectedModel(nn.Module):
         self.format = PromptFormat.of(base.tokenizer)
         self.tasks = dict(tasks)
         self.light = LightModel(encoders, spec, tasks=())
-        embedding = base.llm.get_input_embeddings()
-        embed_dim = int(embedding.weight.shape[1])
-        embed_scale = float(embedding.weight.float().square().mean().sqrt())
-        self.aligners = nn.ModuleDict(
-            {
-                group: Aligner(
-                    self.light.dim_of(group),
-                    embed_dim,
-                    embed_scale,
-                    injection.tokens_per_modality.get(group),
-                )
-                for group in self.light.groups
-            }
-        )
-        m3oe = injection.m3oe
+        width, size = embedding_size(base.llm)
+        self.aligners = make_aligners(self.light, injection, width, size)
         routed = injection.adapter == "m3oe"
+        m3oe = injection.m3oe
         self.gate = ExpertGate(m3oe.num_experts, m3oe.rank) if routed else None
-        self.router = (
-            Router(
-                embed_dim,
-                m3oe.router.dim,
-                m3oe.router.hidden_dim,
-                m3oe.num_experts,
-                m3oe.router.query_from,
-                m3oe.router.key_value_from,
-                m3oe.router.num_heads,
-                m3oe.router.top_k,
-            )
-            if routed
-            else None
-        )
-        self.llm: nn.Module = base.llm
-        if injection.adapter != "none":
-            self.llm = add_experts(
-                base.llm,
-                num_experts=m3oe.num_experts,
-                rank=m3oe.rank,
-                lora_alpha=m3oe.lora_alpha,
-                dropout=m3oe.dropout,
-                target_modules=m3oe.target_modules,
-                gate=self.gate,
-            )
-        if injection.gradient_checkpointing:
-            base.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        self.router = make_router(m3oe, width) if routed else None
+        self.llm = adapt(base.llm, injection, self.gate)
         self._described: dict[str, Tensor] = {}
         self._routed: dict[tuple[str, tuple[Modality, ...]], Tensor] = {}
         # Embedded before any sharding: later, every rank would have to embed in the same order.

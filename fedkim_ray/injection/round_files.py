@@ -161,8 +161,15 @@ def _require_complete(model: InjectedModel, params: Params) -> None:
     came = {n: tuple(p.shape) for n, p in params.items()}
     wrong = sorted(n for n in expected.keys() | came.keys() if expected.get(n) != came.get(n))
     if wrong:
+        first = wrong[0]
         raise ParamsMismatchError(
-            f"Parameters {wrong[:5]} differ in name or shape ({len(wrong)} in all).",
-            f"The injected model has {len(expected)} trained parameters.",
-            "The run folder and the recipe do not belong together.",
+            f"{first!r} has {_shape(came.get(first))} ({len(wrong)} parameters differ in name or "
+            "shape).",
+            f"This recipe's model, of {len(expected)} trained parameters, has "
+            f"{_shape(expected.get(first))}.",
+            "Encoders and rounds of another recipe do not fit: use the run's own recipe.",
         )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no such parameter" if shape is None else f"the shape {shape}"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedkim_ray.config import BaseModelConfig, EvaluationConfig
 from fedkim_ray.data.loading import SampleSet
@@ -21,7 +23,8 @@ from fedkim_ray.evaluation.compare import compare
 from fedkim_ray.evaluation.evaluate import load_questions
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.text_only import ask_in_text
-from fedkim_ray.injection.base_model import load_base
+from fedkim_ray.injection.base_model import find_base, load_base
+from fedkim_ray.injection.prompt import series_as_text
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task
 
@@ -86,6 +89,25 @@ def test_base_reads_tables_as_text(base_report: EvaluationReport) -> None:
     assert len(set(rows["probability_yes"].to_pylist())) > 40
     assert base_report.result("mortality").note == ""
     assert base_report.variant == "base"
+
+
+def test_base_is_the_stock_model_asked_in_text(
+    base_report: EvaluationReport, tiny_root: str
+) -> None:
+    folder = find_base("tiny-random")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    samples = questions(tiny_root, "mortality")["mortality"]
+    example, task = samples[0], BY_ID["mortality"]
+    words = f"{series_as_text(example, samples.spec)}\n{example.question}"
+    chat = f"<|im_start|>user\n{words}<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer(chat, add_special_tokens=False, return_tensors="pt").input_ids
+    no, yes = (tokenizer(w, add_special_tokens=False).input_ids[0] for w in task.answer_words)
+    with torch.inference_mode():
+        expected = stock(ids).logits[0, -1, [no, yes]].softmax(-1)[1]
+    assert base_report.answers is not None
+    came = of_task(base_report.answers, "mortality")["probability_yes"][0].as_py()
+    assert came == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_base_compares_with_itself_at_zero(base_report: EvaluationReport) -> None:
