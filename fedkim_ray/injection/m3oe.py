@@ -183,7 +183,7 @@ def gated_forward(layer: LoraLayer, gate: ExpertGate, h: Tensor) -> Tensor:
         c_ND.addmm_(z_NR, B.weight.T, alpha=scale)
     else:
         c_ND = torch.add(c_ND, B(z_NR), alpha=scale)
-    return c_ND.unflatten(0, h.shape[:-1])
+    return c_ND.view(*h.shape[:-1], c_ND.shape[-1])
 
 
 def _may_add_in_place(layer: LoraLayer) -> bool:
