@@ -125,6 +125,19 @@ INJECTION_LOSS = Metric(
     "Cross-entropy of the answer tokens in the last step of the last finished round.",
     ("task",),
 )
+INJECTION_ENTROPY = Metric(
+    "fedkim_injection_routing_entropy_nats",
+    "gauge",
+    "nats",
+    "Mean entropy of the examples' expert weights in the last step of the last finished round.",
+)
+INJECTION_EXPERT_LOAD = Metric(
+    "fedkim_injection_expert_load",
+    "gauge",
+    "1",
+    "Mean weight of an expert over the examples of the last step of the last finished round.",
+    ("expert",),
+)
 INJECTION_STEPS = Metric("fedkim_injection_steps_total", "counter", "1", "Optimizer steps taken.")
 INJECTION_STEP_SECONDS = Metric(
     "fedkim_injection_step_seconds",

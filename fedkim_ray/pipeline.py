@@ -41,7 +41,7 @@ from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
-from fedkim_ray.injection.round_files import encoders_of, read_injection
+from fedkim_ray.injection.round_files import encoders_of, read_injection, read_log
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_metrics import RunMetrics
@@ -131,7 +131,7 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
                     if not is_published(run.aggregated(r)):
                         _federate(run, _state_before(run, plan, r), clients, r, tell)
                     _inject(run, plan, r, scratch, tell)
-                    metrics.injected(run.injected(r).read_json("log.json")["loss_by_task"])
+                    metrics.injected(read_log(run.injected(r)))
                     _score(run, clients, r, tell)
     return _finish(run, plan, tell)
 
@@ -173,9 +173,11 @@ def _inject(run: RunFolder, plan: RunPlan, r: int, scratch: str, tell: OnEvent) 
             {"event": "injection_step", "round": r, "step": step, "loss": loss}
         ),
     )
-    log = run.injected(r).read_json("log.json")
-    seconds = time.monotonic() - begun
-    tell({"event": "injected", "round": r, "loss": log["loss"][-1], "seconds": seconds})
+    log = read_log(run.injected(r))
+    told: dict[str, Any] = {"loss": log.loss[-1], "seconds": time.monotonic() - begun}
+    if log.expert_load:
+        told |= {"entropy_nats": log.entropy_nats[-1], "expert_load": log.expert_load[-1]}
+    tell({"event": "injected", "round": r, **told})
 
 
 def _state_before(run: RunFolder, plan: RunPlan, r: int) -> ServerState:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
+from fedkim_ray.injection.step_log import StepLog
 
 
 class RunMetrics:
@@ -34,10 +35,14 @@ class RunMetrics:
         elif event["event"] == "injection_started":
             self._last_step_at = 0.0
 
-    def injected(self, loss_by_task: Mapping[str, list[tuple[int, float]]]) -> None:
-        """Export the losses that a round's injection ended with."""
-        for task, losses in loss_by_task.items():
+    def injected(self, log: StepLog) -> None:
+        """Export the losses and the routing that a round's injection ended with."""
+        for task, losses in log.loss_by_task.items():
             telemetry.set_gauge(names.INJECTION_LOSS, losses[-1][1], task=task)
+        if log.expert_load:
+            telemetry.set_gauge(names.INJECTION_ENTROPY, log.entropy_nats[-1])
+            for expert, load in enumerate(log.expert_load[-1]):
+                telemetry.set_gauge(names.INJECTION_EXPERT_LOAD, load, expert=str(expert))
 
     def close(self) -> None:
         """Say that the run is over, well or not."""

@@ -1,8 +1,12 @@
 """Events in, metrics out."""
 
+import math
+
 import pytest
+import torch
 
 from fedkim_ray import telemetry
+from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.run_metrics import RunMetrics
 
 
@@ -24,8 +28,14 @@ def test_events_become_a_heartbeat_and_steps(monkeypatch: pytest.MonkeyPatch) ->
     assert value("fedkim_last_event_timestamp_seconds") == 114.0
     assert value("fedkim_quiet_limit_seconds") == 60.0
     assert value("fedkim_injection_step_loss") == 0.25
-    metrics.injected({"covid19": [(1, 0.9), (2, 0.5)]})
+    log = StepLog()
+    log.add(1, [("covid19", 0.9)], torch.tensor([[1.0, 0.0]]))
+    log.add(2, [("covid19", 0.5)], torch.tensor([[0.25, 0.75]]))
+    metrics.injected(log)
     assert value("fedkim_injection_loss", task="covid19") == 0.5
+    assert value("fedkim_injection_expert_load", expert="1") == 0.75
+    entropy = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    assert value("fedkim_injection_routing_entropy_nats") == pytest.approx(entropy)
     assert value("fedkim_run_active") == 1.0
     metrics.close()
     metrics({"event": "bundle"})

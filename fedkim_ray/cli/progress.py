@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: one bar for rounds, one for what happens in them."""
 
 import json
+import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -133,8 +134,19 @@ class RunProgress:
         self.progress.update(self.rounds, advance=1)
         self.console.print(
             f"Round {event['round'] + 1}: injected, loss {event['loss']:.3f}, "
-            f"{event['seconds']:.0f} s"
+            f"{_routing(event)}{event['seconds']:.0f} s"
         )
 
     def _on_bundle(self, event: Mapping[str, Any]) -> None:
         self.console.print(f"Bundle {event['version']} at {event['url']}")
+
+
+def _routing(event: Mapping[str, Any]) -> str:
+    """Say how the last step was routed; nothing where it was not."""
+    if "expert_load" not in event:
+        return ""
+    load = event["expert_load"]
+    return (
+        f"routing entropy {event['entropy_nats']:.3f} of at most {math.log(len(load)):.3f} nats, "
+        f"load of an expert {min(load):.3f} to {max(load):.3f}, "
+    )

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import load_state, require_sound, write_state
-from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import InjectionState
 from fedkim_ray.storage import Folder, is_published, open_published, publish
 from fedkim_ray.types import Params
 

@@ -61,6 +61,15 @@ class ExpertGate:
             )
         self._gate_BR = (self.num_experts * alpha_BP).repeat_interleave(self.rank, -1)
 
+    @property
+    def alpha_BP(self) -> Tensor:
+        """The expert weights that are held, (B, P), cut off from their graph.
+
+        Raises:
+            GateShapeError: none are held.
+        """
+        return self._held()[:, :: self.rank].detach() / self.num_experts
+
     def clear(self) -> None:
         """Let go of the batch's expert weights; harmless when none are held."""
         self._gate_BR = None
@@ -95,13 +104,7 @@ class ExpertGate:
         Raises:
             GateShapeError: no gate is held, or it belongs to another batch size.
         """
-        gate_BR = self._gate_BR
-        if gate_BR is None:
-            raise GateShapeError(
-                "An adapted layer ran without expert weights.",
-                "Every forward pass has a gate.",
-                "Wrap the forward pass in ExpertGate.hold(alpha).",
-            )
+        gate_BR = self._held()
         if self._rows_N is not None:
             return z * gate_BR[self._rows_N].to(z.dtype)
         if z.shape[0] != gate_BR.shape[0]:
@@ -111,6 +114,15 @@ class ExpertGate:
                 "Gate and batch must belong together.",
             )
         return z * gate_BR[:, None, :].to(z.dtype)
+
+    def _held(self) -> Tensor:
+        if self._gate_BR is None:
+            raise GateShapeError(
+                "An adapted layer ran without expert weights.",
+                "Every forward pass has a gate.",
+                "Wrap the forward pass in ExpertGate.hold(alpha).",
+            )
+        return self._gate_BR
 
 
 def add_experts(

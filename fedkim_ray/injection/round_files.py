@@ -3,7 +3,7 @@
 params.safetensors        every trained parameter, float32 masters
 moments.safetensors       Adam moments of all but the encoders
 adapter_config.json       PEFT's description of the adapter, where there is one
-log.json                  losses by step and task
+log.json                  losses by step and task, entropy and load of the experts by step
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ import torch
 
 from fedkim_ray.errors import ParamsMismatchError, StorageError, TrainingDivergedError
 from fedkim_ray.injection.model import InjectedModel
-from fedkim_ray.injection.training import InjectionState, StepLog, is_encoder
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import InjectionState, is_encoder
 from fedkim_ray.storage import Folder, open_published, publish
 from fedkim_ray.types import Params
 
@@ -56,6 +57,15 @@ def read_injection(folder: Folder) -> tuple[InjectionState, dict[str, Any]]:
     return state, manifest
 
 
+def read_log(folder: Folder) -> StepLog:
+    """Return the losses and the routing of a published round."""
+    log = folder.read_json(LOG)
+    by_task = {
+        t: [(int(s), float(x)) for s, x in pairs] for t, pairs in log["loss_by_task"].items()
+    }
+    return StepLog(**{**log, "loss_by_task": by_task})
+
+
 def load_state(folder: Folder, manifest: Mapping[str, Any]) -> tuple[InjectionState, StepLog]:
     """Read back what ``write_state`` wrote, from a folder that was held against its manifest."""
     state = InjectionState(
@@ -63,11 +73,7 @@ def load_state(folder: Folder, manifest: Mapping[str, Any]) -> tuple[InjectionSt
         moments=folder.read_tensors(MOMENTS),
         step=int(manifest["step"]),
     )
-    log = folder.read_json(LOG)
-    by_task = {
-        t: [(int(s), float(x)) for s, x in pairs] for t, pairs in log["loss_by_task"].items()
-    }
-    return state, StepLog(steps=log["steps"], loss=log["loss"], loss_by_task=by_task)
+    return state, read_log(folder)
 
 
 def write_state(out: Folder, state: InjectionState, log: StepLog) -> Params:

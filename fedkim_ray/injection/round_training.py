@@ -15,9 +15,9 @@ from fedkim_ray.injection.checkpoints import Checkpoints
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.probe import Probe
 from fedkim_ray.injection.round_files import publish_round
+from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import (
     InjectionState,
-    StepLog,
     build_engine,
     read_state,
     train_steps,

@@ -5,7 +5,7 @@ Plain torch and DeepSpeed, no Ray: ``ray_trainer.py`` wraps this once.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,7 @@ from fedkim_ray.injection.engine_state import (
 )
 from fedkim_ray.injection.memory import memory_explained
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.types import TaskId
 
 MAX_BAD_STEPS = 3
@@ -43,23 +44,6 @@ class InjectionState:
     """Steps taken over all rounds."""
     steps_in_round: int = 0
     """Those of an unfinished round among them; 0 at a round's end."""
-
-
-@dataclass(slots=True)
-class StepLog:
-    """Losses of one round, for the reports."""
-
-    steps: list[int] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
-    loss_by_task: dict[TaskId, list[tuple[int, float]]] = field(default_factory=dict)
-
-    def add(self, step: int, losses: list[tuple[TaskId, float]]) -> None:
-        """Record one step's loss per example."""
-        self.steps.append(step)
-        self.loss.append(sum(x for _, x in losses) / len(losses))
-        for task in sorted({t for t, _ in losses}):
-            mine = [x for t, x in losses if t == task]
-            self.loss_by_task.setdefault(task, []).append((step, sum(mine) / len(mine)))
 
 
 def is_encoder(name: str) -> bool:
@@ -183,8 +167,8 @@ def train_steps(
         torch.manual_seed(1_000_003 * seed + 1009 * step + rank)
         _set_learning_rates(engine, step, total_steps, injection)
         with memory_explained(model, injection):
-            losses = _one_step(engine, model, _parts(drawn, samples, injection, rank, model))
-        log.add(step, losses)
+            told = _one_step(engine, model, _parts(drawn, samples, injection, rank, model))
+        _record(log, step, drawn, _of_all_ranks(told, injection.num_workers))
         num_bad = 0 if math.isfinite(log.loss[-1]) else num_bad + 1
         if num_bad >= MAX_BAD_STEPS:
             raise TrainingDivergedError(
@@ -195,18 +179,45 @@ def train_steps(
         on_step(step, log.loss[-1])
 
 
-def _one_step(engine: Any, model: InjectedModel, parts: list[Batch]) -> list[tuple[TaskId, float]]:
-    """Run forward and backward over each part, step once, return each example's loss."""
-    losses = []
+def _one_step(engine: Any, model: InjectedModel, parts: list[Batch]) -> Tensor:
+    """Run forward and backward over each part and step once.
+
+    Returns:
+        (examples, 1 + P) float32: each example's loss and, where it is routed, expert weights.
+    """
+    told = []
     for part in parts:
         try:
             mean, each_B = engine(part)
             engine.backward(mean)
+            alpha_BP = model.gate.alpha_BP if model.gate else each_B.new_empty(len(each_B), 0)
+            told.append(torch.cat([each_B[:, None].float(), alpha_BP], 1))
         finally:
             model.release()
         engine.step()
-        losses += [(e.task, x) for e, x in zip(part.examples, each_B.tolist(), strict=True)]
-    return losses
+    return torch.cat(told)
+
+
+def _of_all_ranks(mine_BX: Tensor, num_workers: int) -> Tensor:
+    """Return what every worker told of its examples, in the order in which they were drawn.
+
+    Else rank 0's log would lack the tasks that its share of the batches never meets. Collective.
+    """
+    if num_workers == 1:
+        return mine_BX.cpu()
+    import deepspeed.comm as dist
+
+    theirs = [torch.empty_like(mine_BX) for _ in range(num_workers)]
+    dist.all_gather(theirs, mine_BX.contiguous())
+    # Rank r's example i was draw number i * num_workers + r.
+    return torch.stack(theirs, 1).flatten(0, 1).cpu()
+
+
+def _record(log: StepLog, step: int, drawn: list[Draw], told_BX: Tensor) -> None:
+    tasks, losses = [draw.task for draw in drawn], told_BX[:, 0].tolist()
+    alpha_BP = told_BX[:, 1:]
+    routed = alpha_BP if alpha_BP.shape[1] else None
+    log.add(step, list(zip(tasks, losses, strict=True)), routed)
 
 
 def _parts(

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import ParamsMismatchError
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import encoders_of, publish_round, read_round_start
-from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import InjectionState
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder, publish
 from tests.injection.tiny import tiny_injection, tiny_model
 

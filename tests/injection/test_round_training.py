@@ -15,7 +15,8 @@ from fedkim_ray.injection.deepspeed_config import deepspeed_config
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import read_injection
 from fedkim_ray.injection.round_training import RoundSetup, train_round
-from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import InjectionState
 from fedkim_ray.storage import Folder, is_published
 from fedkim_ray.types import Params
 from tests.injection.tiny import tiny_injection, tiny_model

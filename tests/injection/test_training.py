@@ -9,9 +9,9 @@ from torch import Tensor
 from fedkim_ray.config import InjectionConfig
 from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.injection.model import InjectedModel
+from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import (
     InjectionState,
-    StepLog,
     build_engine,
     is_encoder,
     learning_rate_factor,

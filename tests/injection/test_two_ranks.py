@@ -14,6 +14,18 @@ def test_disjoint_ranks_equal_one_process_under_every_stage(tiny_root: str, tmp_
     spawn(1, (1,), tiny_root, tmp_path, port=29541)
     spawn(2, (1, 2, 3), tiny_root, tmp_path, port=29542)
     joint = Folder.at(tmp_path).read_tensors("stage1-of1.safetensors")
+    told = Folder.at(tmp_path).read_json("stage1-of1.json")
+    assert told["loss_by_task"].keys() == {"covid19", "mortality"}
     for stage in (1, 2, 3):
         came = Folder.at(tmp_path).read_tensors(f"stage{stage}-of2.safetensors")
         torch.testing.assert_close(came, joint, rtol=1e-4, atol=2e-5)
+        log = Folder.at(tmp_path).read_json(f"stage{stage}-of2.json")  # of both ranks' examples
+        for name in ("loss", "entropy_nats"):
+            assert log[name] == pytest.approx(told[name], rel=1e-4), name
+        for task, losses in told["loss_by_task"].items():
+            assert [x for _, x in log["loss_by_task"][task]] == pytest.approx(
+                [x for _, x in losses], rel=1e-4
+            )
+        torch.testing.assert_close(
+            torch.tensor(log["expert_load"]), torch.tensor(told["expert_load"])
+        )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import SampleSet, load_samples
-from fedkim_ray.injection.training import StepLog, build_engine, read_state, train_steps
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import build_engine, read_state, train_steps
 from fedkim_ray.storage import Folder
 from tests.injection.tiny import tiny_injection, tiny_model
 
@@ -37,14 +39,16 @@ def work(
     root = Folder.at(data_url)
     samples = {t: load_samples(root / "public" / t / "train", SPEC) for t in TASKS}
     for stage in stages:
-        params = train(stage, rank, num_workers, samples)
+        params, log = train(stage, rank, num_workers, samples)
         if rank == 0:
-            Folder.at(out).write_tensors(f"stage{stage}-of{num_workers}.safetensors", params)
+            name = f"stage{stage}-of{num_workers}"
+            Folder.at(out).write_tensors(f"{name}.safetensors", params)
+            Folder.at(out).write_json(f"{name}.json", asdict(log))
 
 
 def train(
     stage: int, rank: int, num_workers: int, samples: Mapping[str, SampleSet]
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], StepLog]:
     injection = tiny_injection(
         stage, num_workers=num_workers, batch_size=4, steps_per_round=NUM_STEPS
     )
@@ -52,6 +56,7 @@ def train(
     injection = injection.model_copy(update={"m3oe": m3oe})
     model = tiny_model(injection, "float32", encoder_dropout=0.0)
     engine = build_engine(model, None, injection, "float32")
+    log = StepLog()
     train_steps(
         engine,
         model,
@@ -62,10 +67,10 @@ def train(
         num_steps=NUM_STEPS,
         total_steps=NUM_STEPS,
         rank=rank,
-        log=StepLog(),
+        log=log,
         on_step=lambda step, loss: None,
     )
-    return dict(read_state(engine, model, NUM_STEPS).params)
+    return dict(read_state(engine, model, NUM_STEPS).params), log
 
 
 def spawn(num_workers: int, stages: tuple[int, ...], data_url: str, out: Path, port: int) -> None:

@@ -124,6 +124,18 @@ INJECTION = Dashboard(
         Panel("Loss of the last step", "short", (("max(ray_fedkim_injection_step_loss)", "loss"),)),
         Panel("Loss by task, last round", "short", each("ray_fedkim_injection_loss", "task")),
         Panel(
+            "Entropy of the expert weights",
+            "short",
+            (("max(ray_fedkim_injection_routing_entropy_nats)", "mean of the last step"),),
+            "In nats, last round: 0 is one expert alone, ln(experts) all alike.",
+        ),
+        Panel(
+            "Load of each expert",
+            "percentunit",
+            each("ray_fedkim_injection_expert_load", "expert"),
+            "Mean weight over the examples of the last step, last round.",
+        ),
+        Panel(
             "Steps a minute",
             "short",
             (("60 * sum(rate(ray_fedkim_injection_steps_total[5m]))", "steps"),),
