@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEADER = ("visit_no", "patient_no", "hospital", "cath", "complaint", "xray", "ecg", "troponin")
+HEADER = (
+    "visit_no", "patient_no", "hospital", "gender", "age", "cath", "complaint", "xray", "ecg",
+    "troponin",
+)  # fmt: skip
 
 
 def write_own_data(folder: Path, num_patients: int = 60, visits: int = 2) -> None:
@@ -34,7 +37,8 @@ def _row(visit: int, patient: int, ill: int) -> tuple[object, ...]:
     site = ("St. Mary", "Harbor")[patient % 4 // 2]
     answer, troponin = (("none", 8), ("done", 900))[ill]
     files = (f"files/{visit}.png", f"files/{visit}.csv")
-    return (visit, f"P{patient:04d}", site, answer, "Chest pain, sudden", *files, troponin)
+    who = (f"P{patient:04d}", site, "FM"[patient % 3 == 0], 20 + patient)
+    return (visit, *who, answer, "Chest pain, sudden", *files, troponin)
 
 
 def _write_image(path: Path, ill: int, rng: np.random.Generator) -> None:

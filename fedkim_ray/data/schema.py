@@ -1,7 +1,8 @@
 """The sample table: one row an example, the same in every data set of the method.
 
 Columns ``sample_id, subject_id, task, question, answer`` are always there; ``label``, ``text``
-and one column a modality where the task has them. Images are encoded bytes (PNG or JPEG);
+and one column a modality where the task has them; ``sex, age_years, site`` where a test row's
+source states them. Images are encoded bytes (PNG or JPEG);
 signals and time series are fixed-shape float32 tensors, and a time series has a mask beside it
 that says what was observed. Units, sampling rate, lead and feature names lie in the schema's
 metadata as a ``DataSpec``. This module is the only place that knows all this.
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.traits import MAX_AGE_YEARS, SEXES
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality
@@ -26,6 +28,8 @@ from fedkim_ray.types import Frozen, Modality
 FORMAT_VERSION = 1
 METADATA_KEY = b"fedkim"
 REQUIRED = ("sample_id", "subject_id", "task", "question", "answer")
+TRAITS = pa.schema([("sex", pa.string()), ("age_years", pa.int16()), ("site", pa.string())])
+"""Whom a test question is about, for results by subgroup; null where the source does not say."""
 
 
 class ImageSpec(Frozen):
@@ -106,7 +110,7 @@ def _without_scales(series: SeriesSpec) -> SeriesSpec:
 def arrow_schema(spec: DataSpec) -> pa.Schema:
     """Return the schema of a sample table with every modality of ``spec``."""
     fields = [pa.field(name, pa.string(), nullable=False) for name in REQUIRED]
-    fields += [pa.field("label", pa.int8()), pa.field("text", pa.string())]
+    fields += [pa.field("label", pa.int8()), pa.field("text", pa.string()), *TRAITS]
     if spec.image:
         fields.append(pa.field("image", pa.binary()))
     if spec.signal:
@@ -250,7 +254,7 @@ def read_sample_rows(
 
 def sample_columns(modalities: Iterable[Modality]) -> list[str]:
     """Return the columns that say who, what and which label, and those of some modalities."""
-    names = [*REQUIRED, "label", "text"]
+    names = [*REQUIRED, "label", "text", *TRAITS.names]
     return [*names, *(c for m in modalities if m != "text" for c in (m, f"{m}_mask"))]
 
 
@@ -378,6 +382,18 @@ def _check_columns(path: str, came: pa.Schema, expected: pa.Schema) -> None:
             )
 
 
+_ALLOWED: Mapping[str, tuple[pa.Array, str, str]] = {
+    "label": (pa.array([0, 1, None]), "is neither 0 nor 1", "A label is 0, 1 or empty."),
+    "sex": (pa.array([*SEXES, None]), "is another word", f"Sex is {', '.join(SEXES)} or empty."),
+    "age_years": (
+        pa.array([*range(MAX_AGE_YEARS + 1), None]),
+        "is no age",
+        f"An age is 0 to {MAX_AGE_YEARS} years or empty.",
+    ),
+}
+"""What a column may hold, what else is said to be, and what was expected."""
+
+
 def check_rows(path: str, table: pa.Table) -> None:
     """Hold every row against the contract.
 
@@ -389,12 +405,11 @@ def check_rows(path: str, table: pa.Table) -> None:
         if name in REQUIRED and column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
             raise _bad_row(path, row, name, "is empty", "This column is never empty.")
-        if name == "label":
-            bad = pc.fill_null(
-                pc.invert(pc.is_in(column, pa.array([0, 1, None], pa.int8()))), False
-            )
+        if name in _ALLOWED:
+            values, came, expected = _ALLOWED[name]
+            bad = pc.fill_null(pc.invert(pc.is_in(column, values.cast(column.type))), False)
             if (row := pc.index(bad, True).as_py()) >= 0:
-                raise _bad_row(path, row, name, "is neither 0 nor 1", "A label is 0, 1 or empty.")
+                raise _bad_row(path, row, name, came, expected)
         if isinstance(column.type, pa.FixedShapeTensorType) and not name.endswith("_mask"):
             _check_finite(path, name, column)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedkim_ray.data.loading import SampleSet
+from fedkim_ray.data.schema import TRAITS
 from fedkim_ray.types import Task, TaskId
 
 ANSWERS = pa.schema(
@@ -23,10 +24,12 @@ ANSWERS = pa.schema(
         ("probability_yes", pa.float64()),
         ("said", pa.string()),
         ("reading", pa.string()),
+        *TRAITS,
     ]
 )
 """``answer`` is the right one, ``said`` the model's; ``label`` is null for generated answers and
-``probability_yes`` where words were generated; ``reading`` says how ``said`` came about."""
+``probability_yes`` where words were generated; ``reading`` says how ``said`` came about.
+Sex, age and site are null where the data do not state them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +74,21 @@ def _place(word: str, said: str) -> int | None:
 def _task_table(task: Task, rows: SampleSet, answers: Sequence[Answer]) -> pa.Table:
     """Return one task's part of the table."""
     size, source = len(rows), rows.table
-    labelled = "label" in source.column_names
+    stated = {*source.column_names}
+    optional = [ANSWERS.field(name) for name in ("label", *TRAITS.names)]
     columns = {
+        **{
+            f.name: source[f.name] if f.name in stated else pa.nulls(size, f.type) for f in optional
+        },
         "sample_id": source["sample_id"],
         "subject_id": source["subject_id"],
         "task": pa.array([task.id] * size, pa.string()),
         "role": pa.array([task.role] * size, pa.string()),
         "kind": pa.array([task.kind] * size, pa.string()),
         "question": source["question"],
-        "label": source["label"] if labelled else pa.nulls(size, pa.int8()),
         "answer": source["answer"],
         "probability_yes": pa.array([a.probability_yes for a in answers], pa.float64()),
         "said": pa.array([a.said for a in answers], pa.string()),
         "reading": pa.array([a.reading for a in answers], pa.string()),
     }
-    return pa.table(columns).cast(ANSWERS)
+    return pa.table({name: columns[name] for name in ANSWERS.names}).cast(ANSWERS)

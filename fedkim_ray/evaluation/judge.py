@@ -20,6 +20,7 @@ from fedkim_ray.evaluation.metrics import (
 )
 from fedkim_ray.evaluation.results import Confusion as ConfusionCounts
 from fedkim_ray.evaluation.results import Routing, TaskResult
+from fedkim_ray.evaluation.subgroups import subgroups_of
 from fedkim_ray.evaluation.text_scores import TextScores
 from fedkim_ray.types import Task, TaskId
 
@@ -127,6 +128,7 @@ def _judge_task(
         num_yes=sum(rows["label"].to_pylist()) if yes_no else None,
         num_unreadable=said.count(None) if yes_no else 0,
         confusion=_confusion(rows, said) if yes_no else None,
+        subgroups=subgroups_of(rows, lambda some: metrics_of(some, task, num_draws)),
         routing=routing,
         note=note,
     )

@@ -12,7 +12,7 @@ from fedkim_ray.evaluation import answer_figures, figures
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.compare import TaskDifference
-from fedkim_ray.evaluation.metrics import GENERATION, NAMES_BY_KIND
+from fedkim_ray.evaluation.metrics import GENERATION, HEADLINE, NAMES_BY_KIND
 from fedkim_ray.evaluation.page import inline, render
 from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
 from fedkim_ray.storage import Folder
@@ -52,6 +52,8 @@ def print_report(report: EvaluationReport, console: Console) -> None:
             values = [_short(task.metrics[m]) for m in IN_TERMINAL[kind]]
             table.add_row(task.task, task.data_kind, str(task.num_questions), *values)
         console.print(table)
+    if any(task.subgroups for task in report.tasks):
+        console.print(_subgroup_table(report))
     for task in report.tasks:
         for line in _remarks(task):
             console.print(f"{task.task}: {line}", style="dim", highlight=False)
@@ -93,6 +95,7 @@ def html_report(
             for title, kind, tasks in _sections(report)
         ],
         names=NAMES,
+        headline=HEADLINE,
         remarks=[(task.task, line) for task in report.tasks for line in _remarks(task)],
         figures={name: inline(figure) for name, figure in drawn.items()},
         examples=examples_of(answers, report) if answers is not None else [],
@@ -131,6 +134,21 @@ def _sections(report: EvaluationReport) -> list[tuple[str, str, list[TaskResult]
             if mine:
                 sections.append((f"{title}, {what}", kind, mine))
     return sections
+
+
+def _subgroup_table(report: EvaluationReport) -> Table:
+    """Return the headline metric of each group; a dash where its subjects are few."""
+    table = Table(title="By sex, age and site")
+    for column in ("task", "group", "n", "subjects", "metric", "value"):
+        table.add_column(column, no_wrap=column == "group")
+    for task in report.tasks:
+        metric = HEADLINE[task.kind]
+        for group in task.subgroups:
+            value = _short(group.metrics[metric]) if group.metrics else "-"
+            numbers = (str(group.num_questions), str(group.num_subjects))
+            name = f"{group.trait} {group.level}"
+            table.add_row(task.task, name, *numbers, NAMES[metric], value)
+    return table
 
 
 def _remarks(task: TaskResult) -> list[str]:

@@ -55,6 +55,18 @@ class Confusion(Frozen):
     tn: int
 
 
+class Subgroup(Frozen):
+    """One task's metrics on some of its questions."""
+
+    trait: Literal["sex", "age", "site"]
+    level: str
+    """``female``, ``40-64``, or the site's name."""
+    num_questions: int
+    num_subjects: int
+    metrics: dict[str, Estimate]
+    """Empty where the subjects are too few to say anything."""
+
+
 class TaskResult(Frozen):
     """One task's metrics."""
 
@@ -76,6 +88,8 @@ class TaskResult(Frozen):
     metrics: dict[str, Estimate]
     confusion: Confusion | None = None
     """None for generated answers."""
+    subgroups: tuple[Subgroup, ...] = ()
+    """Empty where the data state neither sex nor age nor site."""
     routing: Routing | None = None
     note: str = ""
 

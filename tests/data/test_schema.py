@@ -85,6 +85,17 @@ def test_a_label_other_than_0_and_1_is_refused(tmp_path: Path) -> None:
     assert "2" not in caught.value.expected, "the text holds no value of the data"
 
 
+@pytest.mark.parametrize(
+    ("name", "bad", "good"), [("sex", "Female", "female"), ("age_years", 300, 90)]
+)
+def test_a_trait_that_groups_nobody_is_refused(
+    tmp_path: Path, name: str, bad: object, good: object
+) -> None:
+    folder = write(tmp_path, sample_table([row(0, **{name: good}), row(1, **{name: bad})], SPEC))
+    with pytest.raises(DataError, match=rf"row 1, column '{name}'"):
+        read_samples(folder, "part-0.parquet", SPEC)
+
+
 def test_a_missing_column_is_refused(tmp_path: Path) -> None:
     table = sample_table([row(0)], SPEC).drop_columns("subject_id")
     with pytest.raises(DataError, match=r"part-0\.parquet' has no column 'subject_id'"):

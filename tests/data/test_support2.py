@@ -11,13 +11,14 @@ from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import DataError
 
 HEADER = (
-    "sno,age,hospdead,dzgroup,meanbp,wblc,hrt,resp,temp,pafi,alb,bili,crea,sod,ph,glucose,bun,urine"
+    "sno,age,sex,hospdead,dzgroup,"
+    "meanbp,wblc,hrt,resp,temp,pafi,alb,bili,crea,sod,ph,glucose,bun,urine"
 )
 # Patient 1 is complete; 2 lacks urine and albumin; 3 has no pulse and an albumin of 29 g/dL.
 ROWS = (
-    "1, 62.8,0,Lung Cancer, 97.0, 6.0, 69.0,22,36.0,388.0, 1.8, 0.2, 1.2,141,7.46, 90.0, 15.0,1500",
-    "2, 60.3,1,ARF/MOSF w/Sepsis, 43.0,17.1,112.0,34,34.6, 98.0,, 0.9, 5.5,132,7.25,120.0, 30.0,",
-    "3, 55.0,0,Coma, 80.0, 9.0, 0.0,20,37.0,200.0,29.0, 1.0, 1.0,140,7.40,100.0, 20.0,0",
+    "1,62.8,m,0,Lung Cancer, 97.0, 6.0, 69.0,22,36.0,388.0,1.8,0.2,1.2,141,7.46, 90.0, 15.0,1500",
+    "2,60.3,f,1,ARF/MOSF w/Sepsis,43.0,17.1,112.0,34,34.6, 98.0,, 0.9, 5.5,132,7.25,120.0, 30.0,",
+    "3, 55.0,,0,Coma, 80.0, 9.0, 0.0,20,37.0,200.0,29.0, 1.0, 1.0,140,7.40,100.0, 20.0,0",
 )
 
 
@@ -71,6 +72,17 @@ def test_labels(table: Path) -> None:
     assert [row["subject_id"] for row in rows] == ["support2/2", "support2/3"]
 
 
+def test_test_rows_alone_have_sex_and_age(table: Path) -> None:
+    patients, task = read_support2(table), task_table()["mortality"]
+    asked = patients.rows([0, 1, 2], task, "test/mortality")
+    assert [(r["sex"], r["age_years"]) for r in asked] == [
+        ("male", 62),
+        ("female", 60),
+        (None, 55),
+    ]
+    assert "sex" not in patients.rows([0], task, "public/mortality/train")[0]
+
+
 def test_a_series_without_observations_is_left_out_of_the_row(table: Path) -> None:
     rows = read_support2(table).rows([0, 1], task_table()["mortality"], "test/mortality")
     assert "output" in rows[0]
@@ -96,7 +108,7 @@ def test_a_table_without_a_column_is_refused(tmp_path: Path) -> None:
 
 def test_a_word_in_place_of_a_number_is_refused(table: Path) -> None:
     table.write_text(table.read_text().replace("97.0", "high"))
-    with pytest.raises(DataError, match="all numbers but dzgroup") as caught:
+    with pytest.raises(DataError, match="numbers but for dzgroup and sex") as caught:
         read_support2(table)
     assert "high" not in str(caught.value)
 

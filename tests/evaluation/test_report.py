@@ -14,7 +14,7 @@ from fedkim_ray.evaluation import figures
 from fedkim_ray.evaluation.compare import compare
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
 from fedkim_ray.evaluation.report import examples_of, html_report, print_report
-from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.evaluation.results import EvaluationReport, Subgroup
 from fedkim_ray.storage import Folder
 
 LOGS = [
@@ -40,6 +40,33 @@ def report(bundle: LoadedBundle, tiny_root: str) -> EvaluationReport:
     config = EvaluationConfig(bootstrap_samples=20, max_new_tokens=2)
     tasks = ["covid19", "mortality", "sepsis", "med_vqa"]
     return evaluate_bundle(bundle, Folder.at(tiny_root), config, tasks)
+
+
+@pytest.fixture(scope="module")
+def with_groups(report: EvaluationReport) -> EvaluationReport:
+    """The report, with groups of one task."""
+    metrics = report.result("mortality").metrics
+    scored = Subgroup(
+        trait="age", level="40-64", num_questions=30, num_subjects=30, metrics=metrics
+    )
+    few = Subgroup(trait="site", level="<b>", num_questions=4, num_subjects=2, metrics={})
+    tasks = [
+        t.model_copy(update={"subgroups": (scored, few)} if t.task == "mortality" else {})
+        for t in report.tasks
+    ]
+    return report.model_copy(update={"tasks": tuple(tasks)})
+
+
+def test_groups_stand_on_the_page_and_in_the_terminal(
+    report: EvaluationReport, with_groups: EvaluationReport
+) -> None:
+    assert "By sex, age and site" not in html_report(report)
+    page = html_report(with_groups)
+    assert "age 40-64" in page
+    assert "site &lt;b&gt;" in page
+    console = Console(file=io.StringIO(), width=200)
+    print_report(with_groups, console)
+    assert "age 40-64" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 class Tags(HTMLParser):

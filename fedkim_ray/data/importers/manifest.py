@@ -36,6 +36,7 @@ from fedkim_ray.data.readers.signal_files import SignalFacts, read_signal_file
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.root import Source
 from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.data.traits import read_age, read_sex
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality, Task, TaskId
@@ -172,6 +173,8 @@ class Manifest(Importer):
             signal=self._signal(columns),
             series=self._series(cells, tables),
             site=site,
+            sex=read_sex(columns.get("sex", "")),
+            age_years=read_age(columns.get("age_years", "")),
             line=line,
         )
 

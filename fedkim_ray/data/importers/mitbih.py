@@ -3,13 +3,15 @@
 Each record is cut into windows of ten seconds. A window is abnormal if any beat in it is not
 annotated as normal, and has ectopic beats if a premature beat or a fusion with one is in it.
 Windows without any annotated beat are left out: their label is not known. Records 201 and 202 are
-one person. The first lead is MLII; the second is V1 in most records, V2 or V5 in some, and counts
-as one chest lead ``V``. Records 102 and 104 have no MLII and are rejected.
+one person. The header's first comment has age and sex. The first lead is MLII; the second is V1 in
+most records, V2 or V5 in some, and counts as one chest lead ``V``. Records 102 and 104 have no MLII
+and are rejected.
 
 Source: Moody and Mark 2001, https://doi.org/10.1109/51.932724; https://physionet.org/content/mitdb/1.0.0/
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,8 +19,14 @@ from pydantic import PositiveFloat
 
 from fedkim_ray.data.importing.contract import Expected, Importer, Item, Row, SplitDefaults
 from fedkim_ray.data.readers.recordings import Recording
-from fedkim_ray.data.readers.wfdb_records import Annotations, read_annotations, read_wfdb
+from fedkim_ray.data.readers.wfdb_records import (
+    Annotations,
+    read_annotations,
+    read_comments,
+    read_wfdb,
+)
 from fedkim_ray.data.schema import DataSpec, SignalSpec
+from fedkim_ray.data.traits import read_age, read_sex
 from fedkim_ray.types import Frozen, TaskId
 
 SAME_PERSON = {"202": "201"}
@@ -76,11 +84,14 @@ class MitBih(Importer):
         record = str(item)
         recording = _with_chest_lead(read_wfdb(self.files, record))
         marks = read_annotations(self.files, record)
+        age, sex = _age_and_sex(read_comments(self.files, record))
         length = round(self.options.window_s * recording.rate_hz)
         for start in range(0, recording.signal_CT.shape[1] - length + 1, length):
             beats = _beats_within(marks, start, start + length)
             if beats:
-                yield from self._window(record, start, recording.cut(start, start + length), beats)
+                signal = recording.cut(start, start + length)
+                for row in self._window(record, start, signal, beats):
+                    yield replace(row, age_years=age, sex=sex)
 
     def _window(self, record: str, start: int, signal: Recording, beats: set[str]) -> Iterator[Row]:
         labels = {
@@ -95,6 +106,12 @@ class MitBih(Importer):
                 label=label,
                 signal=signal,
             )
+
+
+def _age_and_sex(comments: Sequence[str]) -> tuple[int | None, str | None]:
+    """Read ``69 M 1085 1629 x1``: age, sex, and numbers of the tape."""
+    words = (comments[0] if comments else "").split()
+    return (read_age(words[0]), read_sex(words[1])) if len(words) > 1 else (None, None)
 
 
 def _beats_within(marks: Annotations, start: int, stop: int) -> set[str]:

@@ -18,7 +18,7 @@ from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import TaskId
 
 TABLE = "support2.csv"
-COLUMNS = ("sno", "hospdead", "dzgroup")
+COLUMNS = ("sno", "hospdead", "dzgroup", "sex", "age")
 
 
 class Support2(Importer):
@@ -75,6 +75,8 @@ def patient_rows(patients: Patients, index: int, numbered: bool = False) -> Iter
                 task=task,
                 label=int(label[index]),
                 series=patients.series(index),
+                sex=patients.sex_of(index),
+                age_years=patients.age_of(index),
                 site=str(patients.group[index]),
                 line=index + 1 if numbered else None,
             )

@@ -81,6 +81,11 @@ class Row:
     """Line of the source's table, 1 being the first after the header; for rejections."""
     site: str = ""
     """Hospital, where the source names it; becomes a client of partition ``site``."""
+    sex: str | None = None
+    """One of ``traits.SEXES``; None where not stated. Written for test rows alone, as is the
+    age and the site: results are reported by them."""
+    age_years: int | None = None
+    """0 to ``traits.MAX_AGE_YEARS``."""
     part: Part | None = None
     """Where the source's own split puts it; None leaves it to the keyed hash."""
 

@@ -57,6 +57,9 @@ class Encoder:
             "answer": _answer(row, task),
             "label": row.label if task.kind == "yes_no" else None,
             "text": row.text if "text" in task.modalities else None,
+            "sex": row.sex,
+            "age_years": row.age_years,
+            "site": row.site.strip() or None,
             **arrays,
         }
 

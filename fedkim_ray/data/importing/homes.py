@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from fedkim_ray.data.importing.split import KINDS, Splitter
+from fedkim_ray.data.importing.staging import SITE
 from fedkim_ray.types import ClientId, TaskId
 
 Place = str
@@ -46,12 +47,12 @@ class Homes:
 
     def see(self, kind: str, task: TaskId, rows: pa.Table) -> None:
         """Take in the columns ``subject_id``, ``site`` and ``label`` of staged rows."""
-        distinct = rows.group_by(["subject_id", "site", "label"]).aggregate([]).to_pylist()
+        distinct = rows.group_by(["subject_id", SITE, "label"]).aggregate([]).to_pylist()
         for row in distinct:
             facts = self._facts[row["subject_id"]]
             facts.kinds.add(kind)
             if kind == "private":
-                facts.sites.add(row["site"] or "")
+                facts.sites.add(row[SITE] or "")
                 facts.strata.add(f"{task}={row['label']}")
                 facts.tasks.add(task)
 

@@ -32,13 +32,13 @@ from fedkim_ray.data.importing.part_files import PartFiles
 from fedkim_ray.data.importing.remote import answering
 from fedkim_ray.data.importing.split import SplitRule, Splitter
 from fedkim_ray.data.reasons import rejected
-from fedkim_ray.data.schema import DataSpec, sample_table
+from fedkim_ray.data.schema import TRAITS, DataSpec, sample_table
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
 
 DONE = "unit.json"
-SITE, ITEM, LINE = "site", "item", "line"
+SITE, ITEM, LINE = "staged_site", "staged_item", "staged_line"
 """Columns of staged files alone: the hospital, the item's index among all, the table's line."""
 STAGED_ONLY = {SITE: pa.string(), ITEM: pa.int64(), LINE: pa.int64()}
 BATCH_ROWS = 64
@@ -201,6 +201,8 @@ class _Unit:
         kind, task = place
         rows = self.waiting.pop(place)
         columns = columns_of(self.encoder.tasks[task], self.encoder.spec)
+        if kind == "test":  # nothing else has a use for them
+            columns += TRAITS.names
         table = sample_table(rows, self.encoder.spec, columns)
         for name, kind_of_value in STAGED_ONLY.items():
             values = pa.array([row[name] for row in rows], kind_of_value)

@@ -158,6 +158,9 @@ class TableMapping(Frozen):
     """Of every row: a built-in task, or one below."""
     subject: Name
     site: Name | Fixed | None = None
+    sex: Name | None = None
+    """Column with female or male, or their first letters; other words count as not stated."""
+    age_years: Name | None = None
     sample: Name | None = None
     """Column that identifies a row; its line where absent."""
     label: Name | LabelColumn | None = None
@@ -219,7 +222,8 @@ class TableMapping(Frozen):
         return dict(self._columns())
 
     def _columns(self) -> Iterator[tuple[str, str]]:
-        for name in ("subject", "site", "sample", "answer", "question", "text"):
+        plain = ("subject", "site", "sex", "age_years", "sample", "answer", "question", "text")
+        for name in plain:
             if isinstance(column := getattr(self, name), str):
                 yield name, column
         for name, spec in (

@@ -59,6 +59,12 @@ def read_annotations(files: SourceFiles, name: str, extension: str = "atr") -> A
     return Annotations(np.asarray(marks.sample), marks.symbol, marks.aux_note)
 
 
+def read_comments(files: SourceFiles, name: str) -> list[str]:
+    """Return the comment lines of a record's header, without their mark."""
+    text = files.read(f"{name}.hea").decode("latin-1").splitlines()
+    return [line.removeprefix("#").strip() for line in text if line.startswith("#")]
+
+
 def _signal_files(header: bytes) -> list[str]:
     """Return the files that a header names, before anything opens them.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -15,6 +16,7 @@ from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import ImportResult, run_import
 from fedkim_ray.data.loading import Example, load_samples
 from fedkim_ray.data.manifest.explain import example_mapping, read_mapping
+from fedkim_ray.data.schema import TRAITS
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
@@ -84,6 +86,19 @@ def test_patients_stay_together_and_unnamed(source: Path, tmp_path: Path) -> Non
     assert len(subjects) == 60
     everything = b"".join(p.read_bytes() for p in root.rglob("*") if p.is_file())
     assert b"P0003" not in everything
+
+
+def test_test_rows_alone_say_whom_they_are_about(source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    result = run(source, root, example(), partition="site")
+    spec, test = result.card.spec, Folder.at(root) / "test/needs_cath"
+    for row in load_samples(test, spec).table.select(TRAITS.names).to_pylist():
+        # Patient k is 20 + k years old, in turn two to a hospital; every third is a man.
+        patient = row["age_years"] - 20
+        assert row["sex"] == ("male" if patient % 3 == 0 else "female")
+        assert row["site"] == ("St. Mary", "Harbor")[patient % 4 // 2]
+    for name in (n for n in result.card.files if not n.startswith("test/")):
+        assert not {*TRAITS.names} & {*pq.read_schema(root / name).names}
 
 
 def edit(source: Path, folder: Path, line: int, **cells: object) -> None:

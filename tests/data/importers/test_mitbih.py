@@ -37,6 +37,15 @@ def test_half_an_hour_is_180_windows(importer: MitBih) -> None:
     assert rows[0].signal.signal_CT.shape == (2, 3600)
 
 
+def test_the_header_says_age_and_sex(importer: MitBih) -> None:
+    # "69 M 1085 1629 x1" and "-1 M 742 654 x1": the second age is not known.
+    stated = {r: rows_of(importer, r, "ecg_abnormal")[0] for r in ("100", "103")}
+    assert {r: (row.age_years, row.sex) for r, row in stated.items()} == {
+        "100": (69, "male"),
+        "103": (None, "male"),
+    }
+
+
 def test_one_person_has_two_records(importer: MitBih) -> None:
     subjects = {rows_of(importer, record, "ecg_abnormal")[0].subject for record in ("201", "202")}
     assert subjects == {"201"}
