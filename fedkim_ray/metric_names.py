@@ -60,6 +60,20 @@ ROUND_SECONDS = Metric(
     "Client updates and aggregation of one round.",
     buckets=SECONDS,
 )
+PHASE_SECONDS = Metric(
+    "fedkim_phase_seconds_total",
+    "counter",
+    "seconds",
+    "Seconds of each phase of a round: train, collect, aggregate, publish, inject, evaluate.",
+    ("phase",),
+)
+SLOWEST_WAIT_SECONDS = Metric(
+    "fedkim_slowest_wait_seconds",
+    "histogram",
+    "seconds",
+    "From when half of a round's answers had come to the last one, or to the end of the wait.",
+    buckets=SECONDS,
+)
 CLIENT_SECONDS = Metric(
     "fedkim_client_seconds",
     "histogram",

@@ -151,9 +151,11 @@ def _federate(
             on_event=tell,
         )
         report = told.model_dump(mode="json")
+    begun = time.monotonic()
     publish_aggregated(run.aggregated(r), state, report)
+    seconds = time.monotonic() - begun
     valid = {t: m["auroc_after"] for t, m in report["tasks"].items() if "auroc_after" in m}
-    tell({"event": "aggregated", "round": r, "valid_auroc": valid})
+    tell({"event": "aggregated", "round": r, "valid_auroc": valid, "seconds": seconds})
 
 
 def _inject(run: RunFolder, plan: RunPlan, r: int, scratch: str, tell: OnEvent) -> None:
@@ -201,6 +203,7 @@ def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> No
     """Let the clients score heads and encoders before and after the round's injection."""
     if clients is None or not run.recipe.federation.evaluate or is_published(run.scores(r)):
         return
+    begun = time.monotonic()
     state = read_aggregated(run.aggregated(r))
     params: Mapping[Work, Params] = {
         "score_aggregated": state.params,
@@ -211,7 +214,8 @@ def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> No
         for work, p in params.items()
     )
     publish_scores(run.scores(r), {"round_index": r, "before": before, "after": after})
-    tell({"event": "scored", "round": r, "before": before, "after": after})
+    seconds = time.monotonic() - begun
+    tell({"event": "scored", "round": r, "before": before, "after": after, "seconds": seconds})
 
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:

@@ -8,6 +8,9 @@ from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
 from fedkim_ray.injection.step_log import StepLog
 
+PHASES = {"aggregated": "publish", "injected": "inject", "scored": "evaluate"}
+"""Events that end a phase, with its ``seconds``; the round's report has those before."""
+
 
 class RunMetrics:
     """Told every event of a run, in order.
@@ -30,6 +33,8 @@ class RunMetrics:
         telemetry.set_gauge(names.RUN_ACTIVE, 1)
         telemetry.set_gauge(names.QUIET_LIMIT, self.quiet_limit_s)
         telemetry.set_gauge(names.LAST_EVENT, self._clock())
+        if event["event"] in PHASES:
+            telemetry.inc(names.PHASE_SECONDS, event["seconds"], phase=PHASES[event["event"]])
         if event["event"] == "injection_step":
             self._step(event["loss"])
         elif event["event"] == "injection_started":

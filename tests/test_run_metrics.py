@@ -37,6 +37,9 @@ def test_events_become_a_heartbeat_and_steps(monkeypatch: pytest.MonkeyPatch) ->
     entropy = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
     assert value("fedkim_injection_routing_entropy_nats") == pytest.approx(entropy)
     assert value("fedkim_run_active") == 1.0
+    old = value("fedkim_phase_seconds_total", phase="inject")
+    metrics({"event": "injected", "seconds": 2.0})
+    assert value("fedkim_phase_seconds_total", phase="inject") - old == 2.0
     metrics.close()
     metrics({"event": "bundle"})
     assert value("fedkim_run_active") == 0.0

@@ -11,6 +11,7 @@ from rich.table import Table
 from fedkim_ray.evaluation import answer_figures, figures
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.client_figures import client_curves
 from fedkim_ray.evaluation.compare import TaskDifference
 from fedkim_ray.evaluation.metrics import GENERATION, HEADLINE, NAMES_BY_KIND
 from fedkim_ray.evaluation.page import inline, render
@@ -86,6 +87,7 @@ def html_report(
         "removal": figures.removal_map(report),
         "loss": figures.loss_curves(training_logs),
         "rounds": figures.round_curves(rounds),
+        "clients": client_curves(rounds),
     }
     return render(
         Path(__file__).with_name(PAGE),

@@ -17,6 +17,7 @@ from fedkim_ray.federation.round_policy import (
     Wait,
     decide_start,
 )
+from fedkim_ray.federation.round_times import RoundTimes
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import ClientId, Params
 
@@ -40,6 +41,7 @@ def collect(
     inbox: Inbox,
     policy: RoundPolicy,
     clock: Clock,
+    times: RoundTimes,
 ) -> Iterator[ClientUpdate]:
     """Hand out the plans and yield the updates in client-id order, each as its turn comes.
 
@@ -55,8 +57,9 @@ def collect(
         facts = inbox.facts(now - begun, now - started)
         decision = policy.decide(facts)
         if isinstance(decision, Wait):
-            for reply in clients.replies(decision.timeout_s):
-                inbox.take(reply)
+            for reply in times.waiting_for(clients.replies(decision.timeout_s)):
+                with times.phase("collect"):
+                    inbox.take(reply)
                 yield from inbox.in_turn(policy.has_quorum(len(inbox.clients)))
             continue
         inbox.stop_waiting(facts.elapsed_s)

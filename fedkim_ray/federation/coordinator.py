@@ -17,6 +17,7 @@ from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.inbox import Inbox
 from fedkim_ray.federation.report import RoundReport, export_metrics, task_means
 from fedkim_ray.federation.round_policy import RoundPolicy
+from fedkim_ray.federation.round_times import RoundTimes
 from fedkim_ray.federation.sampling import number_to_sample, sample_clients
 from fedkim_ray.federation.update import ClientUpdate, Work, equally_weighted, without_groups
 from fedkim_ray.types import ClientId, Params, TaskId, param_group
@@ -65,8 +66,9 @@ def run_round(
     )
     inbox.tell("round_started", clients=sampled, available=len(available))
     policy = round_policy(federation, min_clients, clients.times_each)
+    times = RoundTimes(clock.now)
     try:
-        updates = collect(clients, plans, state.params, inbox, policy, clock)
+        updates = collect(clients, plans, state.params, inbox, policy, clock, times)
         if federation.weighting == "equal":
             updates = map(equally_weighted, updates)
         per_modality = federation.min_clients_per_modality
@@ -74,7 +76,8 @@ def run_round(
     finally:
         clients.end_round()
         inbox.close()
-    report = make_report(inbox, clock.now() - started, len(available), len(sampled), kept)
+    seconds = clock.now() - started
+    report = make_report(inbox, seconds, times, len(available), len(sampled), kept)
     export_metrics(report)
     inbox.tell("round_finished", report=report.model_dump(mode="json"))
     return after, report
@@ -178,7 +181,7 @@ def score_params(
     inbox.tell("scoring_started", clients=sorted(plans), work=work)
     policy = round_policy(federation, 0, clients.times_each)
     try:
-        for _ in collect(clients, plans, params, inbox, policy, clock):
+        for _ in collect(clients, plans, params, inbox, policy, clock, RoundTimes(clock.now)):
             pass  # an update of a scoring plan carries metrics alone, and the inbox has those
     finally:
         clients.end_round()
@@ -187,13 +190,20 @@ def score_params(
 
 
 def make_report(
-    inbox: Inbox, seconds: float, num_available: int, num_sampled: int, kept: tuple[str, ...]
+    inbox: Inbox,
+    seconds: float,
+    times: RoundTimes,
+    num_available: int,
+    num_sampled: int,
+    kept: tuple[str, ...],
 ) -> RoundReport:
     """Return what happened in a round."""
     clients = tuple(report for _, report in sorted(inbox.clients.items()))
     return RoundReport(
         round_index=inbox.round_index,
         seconds=seconds,
+        phase_seconds=times.seconds,
+        slowest_wait_s=times.slowest_wait_s,
         num_retries=inbox.num_retries,
         bytes_up=sum(client.bytes_up for client in clients),
         bytes_down=inbox.bytes_down,

@@ -46,6 +46,11 @@ class RoundReport(Frozen):
 
     round_index: int
     seconds: float
+    """With the wait until a quorum was there."""
+    phase_seconds: dict[str, float]
+    """From the first plan on; see ``round_times.py``."""
+    slowest_wait_s: float
+    """Seconds that the round waited after half of its answers had come."""
     num_retries: int
     bytes_up: int
     bytes_down: int
@@ -104,6 +109,9 @@ def export_metrics(report: RoundReport) -> None:
     """Send a round's numbers to the metrics exporter."""
     telemetry.set_gauge(names.ROUND_INDEX, report.round_index + 1)
     telemetry.observe(names.ROUND_SECONDS, report.seconds)
+    telemetry.observe(names.SLOWEST_WAIT_SECONDS, report.slowest_wait_s)
+    for phase, seconds in report.phase_seconds.items():
+        telemetry.inc(names.PHASE_SECONDS, seconds, phase=phase)
     telemetry.inc(names.BYTES, report.bytes_up, direction="up")
     telemetry.inc(names.BYTES, report.bytes_down, direction="down")
     for client in report.clients:

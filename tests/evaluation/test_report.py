@@ -27,7 +27,9 @@ ROUNDS: list[dict[str, Any]] = [
         "seconds": 1.5,
         "bytes_up": 2_000_000,
         "bytes_down": 3_000_000,
-        "clients": [{"client_id": "north"}],
+        "clients": [
+            {"client_id": "north", "metrics": {"train/loss": 0.5, "seconds": 2}, "update_norm": 1}
+        ],
         "failures": [{"client_id": "south", "cause": "timeout"}],
         "tasks": {"covid19": {"examples": 12.0, "auroc_before": 0.5, "auroc_after": 0.8}},
     },
@@ -96,7 +98,7 @@ def test_page_is_whole_and_self_contained(report: EvaluationReport) -> None:
     tags.feed(page)
     assert tags.open == []
     assert not tags.seen & {"script", "img", "link", "iframe"}
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     for words in ("covid19", "sepsis", "med_vqa", "synthetic", "Not a medical device", "itself"):
         assert words in page
     assert "north" in page

@@ -141,6 +141,13 @@ def test_a_round_plans_collects_and_aggregates() -> None:
     assert (report.failures, report.num_retries) == ((), 0)
 
 
+def test_a_rounds_seconds_are_told_apart_and_the_wait_for_the_slowest() -> None:
+    # b answers after 1 s, a never: 60 s of training, 59 of them after half of the answers.
+    _, report = play(ScriptedClients([[update("b", 8.0)]]))
+    assert report.phase_seconds == {"train": 60.0, "collect": 0.0, "aggregate": 0.0}
+    assert report.slowest_wait_s == 59.0
+
+
 def test_the_order_of_arrival_does_not_matter() -> None:
     one, other = update("a", 0.1, 3), update("b", 0.7, 7)
     assert play(ScriptedClients([[one, other]]))[0] == play(ScriptedClients([[other, one]]))[0]

@@ -47,6 +47,8 @@ def test_a_rounds_numbers_are_exported() -> None:
     report = RoundReport(
         round_index=4,
         seconds=2.0,
+        phase_seconds={"train": 1.5, "aggregate": 0.25},
+        slowest_wait_s=0.5,
         num_retries=0,
         bytes_up=20,
         bytes_down=0,
@@ -62,6 +64,8 @@ def test_a_rounds_numbers_are_exported() -> None:
     export_metrics(report)
     text = telemetry.render().decode()
     assert "fedkim_round_index 5.0" in text
+    assert 'fedkim_phase_seconds_total{phase="train"} ' in text
+    assert "fedkim_slowest_wait_seconds_count " in text
     assert 'fedkim_client_loss{client="a"} 0.25' in text
     assert 'fedkim_client_failures_total{cause="ClientLost",client="c"} 1.0' in text
     assert 'fedkim_late_updates_total{client="d"} 1.0' in text

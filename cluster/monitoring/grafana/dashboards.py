@@ -80,6 +80,18 @@ FEDERATION = Dashboard(
             "s",
             quantiles("ray_fedkim_client_seconds", "client", "1h")[:1],
         ),
+        Panel(
+            "Where the time goes",
+            "s",
+            (("sum by (phase) (increase(ray_fedkim_phase_seconds_total[1h]))", "{{phase}}"),),
+            "Seconds of the last hour by phase of a round; clients' start is in none.",
+        ),
+        Panel(
+            "Waiting for the slowest client",
+            "s",
+            quantiles("ray_fedkim_slowest_wait_seconds", window="1h")[:2],
+            "From when half of a round's answers had come to the last, or to the timeout.",
+        ),
         Panel("Training loss", "short", each("ray_fedkim_client_loss", "client")),
         Panel(
             "Norm of updates",
