@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster/kuberay"
-OVERLAYS = ("dev", "gpu", "dev-job", "gpu-job")
+OVERLAYS = ("dev", "gpu", "production", "dev-job", "gpu-job")
 Manifest = dict[str, Any]
 
 

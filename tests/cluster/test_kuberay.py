@@ -16,12 +16,18 @@ from serve.app import ServeArgs
 from tests.cluster.manifests import OVERLAYS, of_kind, pods, ray_specs, ray_validator, render
 
 RAY_KINDS = ("RayCluster", "RayJob", "RayService")
+OPERATORS_KINDS = ("PodMonitor",)
+"""Of the Prometheus operator, whose schemas are not at hand: held against the pods instead."""
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
 def recipe_of(overlay: str) -> Recipe:
     [config] = of_kind(overlay, "ConfigMap")
     return parse_recipe(yaml.safe_load(config["data"]["recipe.yaml"]), "recipe.yaml")
+
+
+def has_gpus(overlay: str) -> bool:
+    return not overlay.startswith("dev")
 
 
 @every_overlay
@@ -41,7 +47,7 @@ def test_the_definitions_are_held_strictly() -> None:
 
 @every_overlay
 def test_kubernetes_own_kinds_fit_its_schema(overlay: str) -> None:
-    core = [m for m in render(overlay) if m["kind"] not in RAY_KINDS]
+    core = [m for m in render(overlay) if m["kind"] not in RAY_KINDS + OPERATORS_KINDS]
     for manifest in core:
         kubernetes_validate.validate(manifest, "1.31", strict=True)
     kinds = {manifest["kind"] for manifest in core}
@@ -102,14 +108,13 @@ def test_each_client_is_pinned_to_its_sites_pods(overlay: str) -> None:
     }
     assert recipe.federation.client_resources == offered
     [injection] = [group for group in groups if group["groupName"] == "injection"]
-    assert injection["maxReplicas"] >= (recipe.injection.num_workers if overlay[:3] == "gpu" else 1)
+    assert injection["maxReplicas"] >= (recipe.injection.num_workers if has_gpus(overlay) else 1)
     limits = injection["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert ("nvidia.com/gpu" in limits) == recipe.injection.use_gpu
 
 
-def selected(policy: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a policy's pod selector takes these labels; the forms that the manifests use."""
-    selector = policy["spec"]["podSelector"]
+def selected(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a pod selector takes these labels; the forms that the manifests use."""
     plain = selector.get("matchLabels", {})
     fits = all(labels.get(key) == value for key, value in plain.items())
     for rule in selector.get("matchExpressions", []):
@@ -122,7 +127,7 @@ def reachable(overlay: str, role: str) -> set[str]:
     """Return the roles, and ``dns`` or ``anywhere``, that pods of a role may open a line to."""
     found: set[str] = set()
     for policy in of_kind(overlay, "NetworkPolicy"):
-        if not selected(policy, {"fedkim-role": role}):
+        if not selected(policy["spec"]["podSelector"], {"fedkim-role": role}):
             continue
         for rule in policy["spec"].get("egress", []):
             for peer in rule.get("to", [{}]):
@@ -154,7 +159,31 @@ def test_the_endpoints_configuration_is_one_that_serve_takes(overlay: str) -> No
     assert application.import_path == "serve.app:build_app"
     args = ServeArgs.model_validate(application.args)
     assert args.api_keys_file
-    assert bool(args.engine_gpus) == (overlay[:3] == "gpu")
+    assert bool(args.engine_gpus) == has_gpus(overlay)
+
+
+def test_production_has_tls_between_all_of_rays_processes() -> None:
+    specs = ray_specs("production")
+    assert specs.keys() == {"RayCluster", "RayService"}
+    assert [spec["tlsOptions"] for spec in specs.values()] == [{"enabled": True}] * 2
+
+
+def test_productions_prometheus_may_reach_the_exporter_of_every_pod() -> None:
+    [monitor] = of_kind("production", "PodMonitor")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    [policy] = [
+        p for p in of_kind("production", "NetworkPolicy") if p["metadata"]["name"] == "prometheus"
+    ]
+    [rule] = policy["spec"]["ingress"]
+    opened = {port["port"] for port in rule["ports"]}
+    assert monitor["metadata"]["namespace"] == policy["metadata"]["namespace"] == "fedkim"
+    for name, template in pods("production"):
+        labels = template["metadata"]["labels"]
+        assert selected(monitor["spec"]["selector"], labels), name
+        assert selected(policy["spec"]["podSelector"], labels), name
+        [container] = template["spec"]["containers"]
+        scraped = [p["containerPort"] for p in container["ports"] if p["name"] == endpoint["port"]]
+        assert set(scraped) == opened, name
 
 
 @pytest.mark.parametrize("overlay", ["dev-job", "gpu-job"])
