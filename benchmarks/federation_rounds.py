@@ -25,6 +25,7 @@ from fedkim_ray.config import FederationConfig
 from fedkim_ray.federation.coordinator import run_round
 from fedkim_ray.federation.strategies.fedavg import FedAvg
 
+TIMEOUT_S = 300.0
 CPUS = 4
 """Logical CPUs of our Ray: all residents start at once on two cores."""
 
@@ -71,7 +72,10 @@ def ours(execution: str, num_values: int, num_clients: int, num_rounds: int, slo
 def measure(command: list[str]) -> dict[str, Any]:
     """Run one side in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    # A simulation whose engine has crashed waits for ever.
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

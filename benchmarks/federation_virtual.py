@@ -6,7 +6,9 @@ Clients of a tiny model (1,024 values) train nothing; each is asked, answers, is
 folded. The driver's memory is its peak resident set, slots' are read while they live.
 """
 
+import json
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -57,7 +59,7 @@ def one_round(num_clients: int, slots: int) -> dict[str, Any]:
         seconds = time.perf_counter() - begun
         slot_mb = max(resident_mb(member.pid) for member in clients.members().values())
     assert len(told.clients) == num_clients, told.failures
-    return {
+    result = {
         "clients": num_clients,
         "round_s": seconds,
         "ms_per_client": 1000 * seconds / num_clients,
@@ -66,6 +68,8 @@ def one_round(num_clients: int, slots: int) -> dict[str, Any]:
         "slot_mb": slot_mb,
         "spilled": told.num_spilled,
     }
+    print(json.dumps(result), file=sys.stderr, flush=True)
+    return result
 
 
 def plot(results: list[dict[str, Any]], path: str) -> None:

@@ -44,7 +44,9 @@ class Timed(FedAvg):
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds."""
     arrays = ArrayRecord([np.zeros(NUM_VALUES // 8, np.float32) for _ in range(8)])
-    strategy = Timed(fraction_evaluate=0.0, min_available_nodes=NUM_CLIENTS)
+    strategy = Timed(
+        fraction_evaluate=0.0, min_train_nodes=NUM_CLIENTS, min_available_nodes=NUM_CLIENTS
+    )
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds=NUM_ROUNDS)
 
 
@@ -55,7 +57,12 @@ if __name__ == "__main__":
         num_supernodes=NUM_CLIENTS,
         backend_config={
             "client_resources": {"num_cpus": 1},
-            "init_args": {"num_cpus": NUM_SLOTS, "include_dashboard": False},
+            # "local": by default it would join any Ray that runs on this machine.
+            "init_args": {
+                "address": "local",
+                "num_cpus": NUM_SLOTS,
+                "include_dashboard": False,
+            },
         },
     )
     rounds_s = [after - before for before, after in itertools.pairwise(ENDS)]
