@@ -14,7 +14,7 @@ from fedkim_ray.data.root import (
     sample_files,
     subjects_of,
 )
-from fedkim_ray.data.schema import stream_samples
+from fedkim_ray.data.sample_files import stream_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 

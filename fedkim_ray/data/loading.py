@@ -5,11 +5,13 @@ F features.
 """
 
 import io
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +20,22 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fedkim_ray.data.mapped import gather
 from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.sample_files import column_names, stream_sample_rows, stream_samples
 from fedkim_ray.data.schema import (
     DataSpec,
     SeriesSpec,
-    join_tables,
-    read_sample_rows,
-    read_samples,
+    fit_columns,
+    joined_schema,
     sample_columns,
 )
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, TaskId
 
+WORDS = ("sample_id", "subject_id", "task", "question", "answer", "label", "text")
+"""Columns of an example that are no arrays."""
 CLIP = 5.0
 """Standardised time-series values are held within this many standard deviations."""
 
@@ -84,29 +89,20 @@ class SampleSet(Sequence[Example]):
     """All rows of one or more sample tables, decoded one by one when asked for."""
 
     def __init__(self, table: pa.Table, spec: DataSpec) -> None:
-        self.table = table.combine_chunks()
+        """Take a table in as many chunks as it comes in; nothing is copied or decoded."""
+        self.table = table
         self.spec = spec
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     @cached_property
-    def _text_columns(self) -> dict[str, list[str | int | None]]:
-        names = ("sample_id", "subject_id", "task", "question", "answer", "label", "text")
-        present = set(self.table.column_names)
-        return {n: self.table[n].to_pylist() if n in present else [None] * len(self) for n in names}
+    def _chunks(self) -> list["_Chunk"]:
+        return [_Chunk(batch, self.spec) for batch in self.table.to_batches()]
 
     @cached_property
-    def _array_columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per array column: values of all rows, any where null; and which rows are not."""
-        columns = {}
-        for name in self.table.column_names:
-            column = self.table[name].combine_chunks()
-            if isinstance(column.type, pa.FixedShapeTensorType) and len(column):
-                valid = column.is_valid().to_numpy(zero_copy_only=False)
-                flat = column.storage.values.to_numpy(zero_copy_only=False)
-                columns[name] = (flat.reshape(-1, *column.type.shape), valid)
-        return columns
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(len(chunk) for chunk in self._chunks)]
 
     def __getitem__(self, row: int) -> Example:  # type: ignore[override]
         """Decode row ``row``.
@@ -114,19 +110,51 @@ class SampleSet(Sequence[Example]):
         Raises:
             DataError: the row's image cannot be decoded.
         """
-        text = {name: values[row] for name, values in self._text_columns.items()}
-        arrays = {m: a[row] for m, (a, valid) in self._array_columns.items() if valid[row]}
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        place = bisect_right(self._starts, row) - 1
+        return self._chunks[place].decode(row - self._starts[place])
+
+
+class _Chunk:
+    """Rows whose columns lie end to end, ready to be indexed; mapped ones stay on the disk."""
+
+    def __init__(self, batch: pa.RecordBatch, spec: DataSpec) -> None:
+        self.spec = spec
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        self.words = {name: columns.get(name) for name in WORDS}
+        self.images = columns.get("image") if spec.image else None
+        self.arrays = {
+            name: (_rows_of(column), column.is_valid().to_numpy(zero_copy_only=False))
+            for name, column in columns.items()
+            if isinstance(column.type, pa.FixedShapeTensorType)
+        }
+        self._num_rows = batch.num_rows
+
+    def __len__(self) -> int:
+        return int(self._num_rows)
+
+    def decode(self, row: int) -> Example:
+        words = {n: None if c is None else c[row].as_py() for n, c in self.words.items()}
+        arrays = {name: a[row] for name, (a, valid) in self.arrays.items() if valid[row]}
         observed = {
             m: arrays.pop(f"{m}_mask").astype(bool) for m in SERIES if f"{m}_mask" in arrays
         }
-        if "image" in self.table.column_names and self.spec.image:
-            encoded = self.table["image"][row].as_py()
-            if encoded is not None:
-                arrays["image"] = decode_image(encoded, self.spec.image.size_px)
-        return Example(**text, arrays=arrays, observed=observed)  # type: ignore[arg-type]
+        if self.images is not None and self.spec.image and self.images[row].is_valid:
+            encoded = self.images[row].as_buffer()
+            arrays["image"] = decode_image(encoded, self.spec.image.size_px)
+        return Example(**words, arrays=arrays, observed=observed)  # type: ignore[arg-type]
 
 
-def decode_image(encoded: bytes, size_px: int) -> np.ndarray:
+def _rows_of(column: pa.FixedShapeTensorArray) -> np.ndarray:
+    """Return the values of all rows, (rows, *shape), any where null; nothing is copied."""
+    size = column.storage.type.list_size
+    values = column.storage.values[column.offset * size : (column.offset + len(column)) * size]
+    rows: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return rows.reshape(-1, *column.type.shape)
+
+
+def decode_image(encoded: "bytes | pa.Buffer", size_px: int) -> np.ndarray:
     """Decode PNG or JPEG bytes to (S, S) float32 in [0, 1], grey, scaled to a square.
 
     Raises:
@@ -156,6 +184,9 @@ def load_samples(
 ) -> SampleSet:
     """Read the Parquet files directly inside ``folder``, in name order.
 
+    Row group by row group: a set of ``mapped.MAPPED_FROM_BYTES`` or more lies on the local disk and
+    not in memory.
+
     Args:
         folder: Where they are.
         spec: Shapes and units.
@@ -175,11 +206,14 @@ def load_samples(
             "Check data.root, or leave the task out with data.tasks.",
         )
     columns = None if modalities is None else sample_columns(modalities)
-    if rows is None:
-        tables = [read_samples(folder, name, spec, columns) for name in names]
-    else:
-        tables = read_sample_rows(folder, names, spec, rows, columns)
-    return SampleSet(join_tables(tables, spec), spec)
+    parts = (
+        stream_sample_rows(folder, names, spec, rows, columns)
+        if rows is not None
+        else chain.from_iterable(stream_samples(folder, name, spec, columns) for name in names)
+    )
+    present = column_names(folder, names, spec)
+    schema = joined_schema(present if columns is None else present.intersection(columns), spec)
+    return SampleSet(gather((fit_columns(part, schema) for part in parts), schema), spec)
 
 
 def require_task(samples: SampleSet, task: TaskId, folder: Folder) -> None:
@@ -236,18 +270,17 @@ def standardise(values_NHF: Tensor, observed_NHF: Tensor, spec: SeriesSpec) -> T
 
 
 def epoch_batches(
-    num_examples: int, batch_size: int, generator: torch.Generator, first_batch: int = 0
+    num_examples: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
     """Yield shuffled index lists that visit every example once.
 
     Args:
         num_examples: Examples in all.
         batch_size: Examples a batch; the last may have fewer.
-        generator: Source of the order; an epoch advances it by the same amount wherever it starts.
-        first_batch: Where to go on in an epoch that was interrupted.
+        generator: Source of the order.
     """
     order = torch.randperm(num_examples, generator=generator).tolist()
-    for start in range(first_batch * batch_size, num_examples, batch_size):
+    for start in range(0, num_examples, batch_size):
         yield order[start : start + batch_size]
 
 

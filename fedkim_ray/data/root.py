@@ -13,7 +13,8 @@ from typing import Literal
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from fedkim_ray.data.schema import DataSpec, read_samples, stream_samples
+from fedkim_ray.data.sample_files import stream_samples
+from fedkim_ray.data.schema import DataSpec, read_samples
 from fedkim_ray.errors import DataError, StorageError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import ClientId, Frozen, TaskId

@@ -9,7 +9,7 @@ metadata as a ``DataSpec``. This module is the only place that knows all this.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -152,11 +152,19 @@ def sample_table(
 
 def join_tables(tables: Sequence[pa.Table], spec: DataSpec) -> pa.Table:
     """Put sample tables end to end, with every column that any of them has."""
+    schema = joined_schema({name for table in tables for name in table.column_names}, spec)
+    return pa.concat_tables([fit_columns(table, schema) for table in tables])
+
+
+def joined_schema(names: Collection[str], spec: DataSpec) -> pa.Schema:
+    """Return the schema of a sample table with these columns."""
     schema = arrow_schema(spec)
-    fields = [f for f in schema if any(f.name in table.column_names for table in tables)]
-    parts = [[_present_or_null(table, field) for field in fields] for table in tables]
-    joined = pa.schema(fields, metadata=schema.metadata)
-    return pa.concat_tables([pa.table(columns, schema=joined) for columns in parts])
+    return pa.schema([f for f in schema if f.name in names], metadata=schema.metadata)
+
+
+def fit_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a sample table with the columns of ``schema``, null where it lacks them."""
+    return pa.table([_present_or_null(table, field) for field in schema], schema=schema)
 
 
 def _present_or_null(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
@@ -208,67 +216,20 @@ def read_samples(
             value.
     """
     with open_samples(folder, name, spec) as file:
-        table = file.read(_present(file, columns))
+        table = file.read(present_columns(file, columns))
     check_rows(folder.full(name), table)
     return table
 
 
-def _present(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+def present_columns(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
     """Return those of the columns that the file has; None stands for all."""
     return None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-
-
-def read_sample_rows(
-    folder: Folder,
-    names: Sequence[str],
-    spec: DataSpec,
-    rows: Sequence[int],
-    columns: Sequence[str] | None = None,
-) -> list[pa.Table]:
-    """Read some rows of several files end to end, and no row group without any of them.
-
-    Args:
-        folder: Where the files are.
-        names: The files, in order.
-        spec: Shapes and units that they must have.
-        rows: Rows to read, by their place in all files, in rising order.
-        columns: As in ``read_samples``.
-
-    Raises:
-        DataError: as in ``read_samples``.
-    """
-    wanted, start = np.asarray(rows, np.int64), 0
-    tables = []
-    for name in names:
-        with open_samples(folder, name, spec) as file:
-            for index in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(index).num_rows
-                inside = wanted[(wanted >= start) & (wanted < stop)]
-                if len(inside):
-                    table = file.read_row_group(index, _present(file, columns))
-                    check_rows(folder.full(name), table)
-                    tables.append(table.take(pa.array(inside - start)))
-                start = stop
-    return tables
 
 
 def sample_columns(modalities: Iterable[Modality]) -> list[str]:
     """Return the columns that say who, what and which label, and those of some modalities."""
     names = [*REQUIRED, "label", "text", *TRAITS.names]
     return [*names, *(c for m in modalities if m != "text" for c in (m, f"{m}_mask"))]
-
-
-def stream_samples(folder: Folder, name: str, spec: DataSpec) -> Iterator[pa.Table]:
-    """Yield a sample table row group by row group, each held against the contract.
-
-    Raises:
-        DataError: as in ``read_samples``.
-    """
-    with open_samples(folder, name, spec) as file:
-        for index in range(file.num_row_groups):
-            table = file.read_row_group(index)
-            check_rows(folder.full(name), table)
-            yield table
 
 
 @contextmanager
@@ -394,8 +355,8 @@ _ALLOWED: Mapping[str, tuple[pa.Array, str, str]] = {
 """What a column may hold, what else is said to be, and what was expected."""
 
 
-def check_rows(path: str, table: pa.Table) -> None:
-    """Hold every row against the contract.
+def check_rows(path: str, table: pa.Table, first_row: int = 0) -> None:
+    """Hold every row against the contract; ``first_row`` is its first row's place in the file.
 
     Raises:
         DataError: naming file, row and column, never a value.
@@ -404,23 +365,25 @@ def check_rows(path: str, table: pa.Table) -> None:
         column = table[name].combine_chunks()
         if name in REQUIRED and column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
-            raise _bad_row(path, row, name, "is empty", "This column is never empty.")
+            raise _bad_row(path, first_row + row, name, "is empty", "This column is never empty.")
         if name in _ALLOWED:
             values, came, expected = _ALLOWED[name]
             bad = pc.fill_null(pc.invert(pc.is_in(column, values.cast(column.type))), False)
             if (row := pc.index(bad, True).as_py()) >= 0:
-                raise _bad_row(path, row, name, came, expected)
+                raise _bad_row(path, first_row + row, name, came, expected)
         if isinstance(column.type, pa.FixedShapeTensorType) and not name.endswith("_mask"):
-            _check_finite(path, name, column)
+            _check_finite(path, name, column, first_row)
 
 
-def _check_finite(path: str, name: str, column: pa.ExtensionArray) -> None:
+def _check_finite(path: str, name: str, column: pa.ExtensionArray, first_row: int) -> None:
     present = column.storage.drop_null()
     finite = np.isfinite(present.flatten().to_numpy(zero_copy_only=False))
     if not finite.all():
         at = int(np.argmin(finite)) // column.type.storage_type.list_size
         row = int(np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))[at])
-        raise _bad_row(path, row, name, "is NaN or infinite", "Missing values are masked, not NaN.")
+        raise _bad_row(
+            path, first_row + row, name, "is NaN or infinite", "Missing values are masked, not NaN."
+        )
 
 
 def _bad_row(path: str, row: int, column: str, came: str, expected: str) -> DataError:

@@ -116,14 +116,6 @@ def test_an_epoch_visits_every_example_once() -> None:
     assert batches == list(epoch_batches(10, 4, torch.Generator().manual_seed(0)))
 
 
-def test_an_interrupted_epoch_goes_on_where_it_stopped() -> None:
-    first, again = (torch.Generator().manual_seed(3) for _ in range(2))
-    whole = list(epoch_batches(10, 4, first))
-    assert list(epoch_batches(10, 4, again, first_batch=1)) == whole[1:]
-    # The next epoch is the same for both.
-    assert list(epoch_batches(10, 4, again)) == list(epoch_batches(10, 4, first))
-
-
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_change_neither_order_nor_content(examples: list[Example], workers: int) -> None:
     lists = [[3, 1], [0], [2, 2], [1]] * 5

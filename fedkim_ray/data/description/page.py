@@ -19,7 +19,7 @@ from fedkim_ray.data.description.survey import PlaceFacts
 from fedkim_ray.data.importing.record import ImportRecord, read_records
 from fedkim_ray.data.loading import Example, SampleSet
 from fedkim_ray.data.root import DatasetCard
-from fedkim_ray.data.schema import stream_samples
+from fedkim_ray.data.sample_files import stream_samples
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 

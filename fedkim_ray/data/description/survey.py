@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedkim_ray.data.root import DatasetCard, place_of_file
+from fedkim_ray.data.sample_files import stream_samples
 from fedkim_ray.data.scales import Moments
-from fedkim_ray.data.schema import DataSpec, stream_samples
+from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, TaskId
 
