@@ -38,12 +38,13 @@ def stepped(state: ServerState, step: Params, **slots: Params) -> ServerState:
 
     Args:
         state: The state before the round.
-        step: What is added to each parameter; one without a step keeps its value.
+        step: What is added to each parameter; one without a step keeps its value. Its tensors
+            become the new parameters': a sum beside them would be one model more in memory.
         slots: New moments of those parameters that have a step; the others keep theirs.
     """
     return replace(
         state,
-        params=_overlaid(state.params, {n: state.params[n] + s for n, s in step.items()}),
+        params=_overlaid(state.params, {n: s.add_(state.params[n]) for n, s in step.items()}),
         slots={slot: _overlaid(state.slots[slot], new) for slot, new in slots.items()},
         round_index=state.round_index + 1,
     )

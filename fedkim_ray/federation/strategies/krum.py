@@ -52,7 +52,7 @@ class Krum(Base):
             names = [name for name in state.params if param_group(name) == group]
             if own := trained_by(came, group):
                 chosen = own[krum_choice(squared_distances(own, names), self.num_faulty)]
-                step |= {name: chosen.delta[name] for name in names}
+                step |= {name: chosen.delta[name].clone() for name in names}
         return stepped(state, step)
 
 
