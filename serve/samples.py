@@ -1,18 +1,20 @@
 """Test rows of a data root as ready-made inputs for the playground.
 
-They are read once at the start, a few a task, and served in the form that ``predict`` takes.
+They are read once at the start, a few a task and no others, and served in the form that
+``predict`` takes.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, Field
 
 from fedkim_ray.data.loading import Example, SampleSet, load_samples
 from fedkim_ray.data.root import read_card
-from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.data.schema import DataSpec, open_samples
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
 from serve.errors import UnknownNameError
@@ -61,9 +63,12 @@ class Samples:
         found = {}
         for task in tasks.values():
             if card.num_examples(f"test/{task.id}/"):
-                rows = load_samples(root / "test" / task.id, spec)
-                for number, row in enumerate(_few(rows)):
-                    sample = _sample(f"{task.id}-{number}", rows, row, card.kind_of(task.id))
+                folder = root / "test" / task.id
+                few = _few(_labels(folder, spec))
+                rows = load_samples(folder, spec, rows=sorted(few))
+                for number, row in enumerate(few):
+                    place = sorted(few).index(row)
+                    sample = _sample(f"{task.id}-{number}", rows, place, card.kind_of(task.id))
                     found[sample.id] = sample
         return cls(found)
 
@@ -88,12 +93,28 @@ class Samples:
         return self.by_id[sample_id]
 
 
-def _few(rows: SampleSet) -> list[int]:
+def _few(labels: Iterable[int | None]) -> list[int]:
     """Return the first rows of each label in turn, so that both answers occur."""
-    labels = rows.table["label"].to_pylist() if "label" in rows.table.column_names else []
-    of_label = [[i for i, x in enumerate(labels) if x == value] for value in (1, 0)]
-    pairs = [row for pair in zip(*of_label, strict=False) for row in pair]
-    return (pairs or list(range(len(rows))))[:PER_TASK]
+    of_label: dict[int | None, list[int]] = {1: [], 0: []}
+    first = []
+    for row, label in enumerate(labels):
+        first.append(row)
+        of_label.setdefault(label, []).append(row)
+        if min(len(of_label[1]), len(of_label[0])) >= PER_TASK / 2:
+            break
+    pairs = [row for pair in zip(of_label[1], of_label[0], strict=False) for row in pair]
+    return (pairs or first)[:PER_TASK]
+
+
+def _labels(folder: Folder, spec: DataSpec) -> Iterator[int | None]:
+    """Yield the label of each row, None without one; read no other column, and no further."""
+    for name in folder.glob("*.parquet"):
+        with open_samples(folder, name, spec) as file:
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                known = "label" in file.schema_arrow.names
+                labels = file.read_row_group(group, ["label"])["label"] if known else pa.nulls(rows)
+                yield from labels.to_pylist()
 
 
 def _sample(sample_id: str, rows: SampleSet, row: int, data_kind: str) -> Sample:
