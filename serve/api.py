@@ -37,7 +37,7 @@ from serve.http_errors import error_body, handle_errors
 from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
 from serve.openapi import FACT_ERRORS, QUESTION_ERRORS, describe_api
-from serve.quota import Quota, QuotaCheck
+from serve.quota import Quota, QuotaCheck, charge
 from serve.samples import Sample, SampleList, Samples
 from serve.schemas import ChatRequest, PredictRequest
 from serve.uploads import Uploads
@@ -92,7 +92,7 @@ def create_app(
     handle_errors(app)
     describe_api(app, with_keys=keys is not None)
 
-    app.include_router(_questions(gateway))
+    app.include_router(_questions(gateway, quota))
     app.include_router(_facts(gateway, samples or Samples()))
     app.include_router(_operations(gateway, exporter_urls))
     app.include_router(_page())
@@ -112,7 +112,7 @@ def create_app(
     return app
 
 
-def _questions(gateway: Gateway) -> APIRouter:
+def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["questions"], responses=QUESTION_ERRORS)
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
@@ -133,6 +133,8 @@ def _questions(gateway: Gateway) -> APIRouter:
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
+        if quota is not None and len(body.inputs) > 1:
+            await charge(quota, request.scope, len(body.inputs) - 1)
         asked = await gateway.understand_inputs(task, body)
         request.scope[TASK] = task
         answers = await gateway.predict(asked)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.auth import KEY_NAME
 from serve.door import COUNTED
-from serve.errors import RateLimitedError
+from serve.errors import FieldError, RateLimitedError
 from serve.http_errors import error_response
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,13 @@ ANYBODY = "anybody"
 class Quota(Protocol):
     """Counts questions."""
 
-    async def take(self, key: str) -> float:
-        """Count one question of a key; return the seconds until it may be asked, 0 for now."""
+    async def take(self, key: str, num: int = 1) -> float:
+        """Count questions of a key, all of them or none.
+
+        Returns:
+            Seconds until some of them may be asked, 0 for all of them now, infinity where so many
+            never may at once.
+        """
         ...
 
 
@@ -45,16 +50,21 @@ class MovingWindow:
         self.limit = parse(limit)
         self.window = MovingWindowRateLimiter(storage_from_string(f"async+{storage_url}"))
 
-    async def take(self, key: str) -> float:
-        """Count one question of a key; see ``Quota``."""
-        if await self.window.hit(self.limit, key):
+    async def take(self, key: str, num: int = 1) -> float:
+        """Count questions of a key; see ``Quota``."""
+        if num > self.limit.amount:
+            return math.inf
+        if await self.window.hit(self.limit, key, cost=num):
             return 0.0
         stats = await self.window.get_window_stats(self.limit, key)
         return max(stats.reset_time - time.time(), 1.0)
 
 
 class QuotaCheck:
-    """ASGI middleware: refuses a key's questions beyond its quota before their bodies are read."""
+    """ASGI middleware: refuses a key's requests beyond its quota before their bodies are read.
+
+    Each counts as one question here; the route that finds more in it charges the rest.
+    """
 
     def __init__(self, app: ASGIApp, quota: Quota) -> None:
         self.app = app
@@ -62,28 +72,42 @@ class QuotaCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        wait_s = await self._wait(scope)
-        if wait_s > 0:
-            error = RateLimitedError(
-                "This key's rate limit is used up.",
-                "Its operator allows a number of questions in a time.",
-                "Ask again after the time in Retry-After.",
-                retry_after_s=math.ceil(wait_s),
-            )
-            await error_response(error)(scope, receive, send)
-            return
+        counted = scope["type"] == "http" and scope["method"] == "POST"
+        if counted and scope["path"].startswith(COUNTED):
+            try:
+                await charge(self.quota, scope, 1)
+            except RateLimitedError as error:
+                await error_response(error)(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
-    async def _wait(self, scope: Scope) -> float:
-        """Return the seconds to wait.
 
-        Where the counter does not answer, 0: a limit on load is no reason to refuse everybody.
-        """
-        counted = scope["type"] == "http" and scope["method"] == "POST"
-        if not counted or not scope["path"].startswith(COUNTED):
-            return 0.0
-        try:
-            return await self.quota.take(scope.get(KEY_NAME, ANYBODY))
-        except Exception as error:
-            log.warning("The rate limit's counter does not answer: %s.", type(error).__name__)
-            return 0.0
+async def charge(quota: Quota, scope: Scope, num: int) -> None:
+    """Count questions for the key of a request.
+
+    Where the counter does not answer they are free: a limit on load is no reason to refuse
+    everybody.
+
+    Raises:
+        RateLimitedError: the key has asked as often as it may for now.
+        FieldError: it may never ask so many at once.
+    """
+    try:
+        wait_s = await quota.take(scope.get(KEY_NAME, ANYBODY), num)
+    except Exception as error:
+        log.warning("The rate limit's counter does not answer: %s.", type(error).__name__)
+        return
+    if math.isinf(wait_s):
+        raise FieldError(
+            f"The request asks {num} more questions at once.",
+            "A key's rate limit counts each patient of a request, and is smaller than that.",
+            "Send fewer patients in one request.",
+            "inputs",
+        )
+    if wait_s > 0:
+        raise RateLimitedError(
+            "This key's rate limit is used up.",
+            "Its operator allows a number of questions in a time; each patient counts as one.",
+            "Ask again after the time in Retry-After.",
+            retry_after_s=math.ceil(wait_s),
+        )

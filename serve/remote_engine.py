@@ -74,10 +74,10 @@ class RemoteQuota:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self.handle = handle
 
-    async def take(self, key: str) -> float:
-        """Count one question of a key; see ``Quota``."""
+    async def take(self, key: str, num: int = 1) -> float:
+        """Count questions of a key; see ``Quota``."""
         async with asyncio.timeout(QUOTA_TIMEOUT_S):
-            return float(await self.handle.take.remote(key))
+            return float(await self.handle.take.remote(key, num))
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:

@@ -42,9 +42,23 @@ def test_a_key_asks_as_often_as_it_may_and_others_are_not_hindered(
 class BrokenQuota:
     """A counter that is gone."""
 
-    async def take(self, key: str) -> float:
+    async def take(self, key: str, num: int = 1) -> float:
         """Fail; see ``Quota``."""
         raise ConnectionError(key)
+
+
+def test_each_patient_counts_as_a_question(engine: TransformersEngine) -> None:
+    app = create_app(Gateway(engine), keys=TWO_KEYS, quota=MovingWindow("5/minute"))
+    with TestClient(app) as web:
+        # 1 + 3 of 5 are used up; the next patient takes the last one, and the one after is refused.
+        sizes = (1, 3, 2, 1, 7)
+        asked = [
+            web.post(PREDICT, json={"inputs": [{}] * size}, headers=as_("ward")) for size in sizes
+        ]
+        assert [a.status_code for a in asked] == [400, 400, 429, 429, 429]
+        many = web.post(PREDICT, json={"inputs": [{}] * 7}, headers=as_("lab"))
+        assert (many.status_code, many.json()["error"]["param"]) == (400, "inputs")
+        assert "fewer patients" in many.json()["error"]["message"]
 
 
 def test_a_counter_that_is_gone_stops_nobody(engine: TransformersEngine) -> None:
