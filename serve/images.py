@@ -35,7 +35,7 @@ def image_array(url: str, spec: ImageSpec, limits: Limits, path: str) -> np.ndar
     """Decode a data: URL to (S, S) float32 in [0, 1], as the importers would have stored it.
 
     Raises:
-        FieldError: it is remote, no base64, too large, or no whole PNG, JPEG or DICOM image.
+        FieldError: it is no base64, too large, or no whole PNG, JPEG or DICOM image.
     """
     encoded = _file_bytes(url, limits, path)
     _require_few_pixels(encoded, limits, path)
@@ -69,7 +69,7 @@ def _file_bytes(url: str, limits: Limits, path: str) -> bytes:
     if opening is None:
         raise FieldError(
             f"{path} is no data: URL of a PNG, JPEG or DICOM image.",
-            "Images are sent inside the request; this server fetches nothing from elsewhere.",
+            "Images are sent inside the request.",
             "Send data:image/png;base64,… or data:image/jpeg;base64,….",
             path,
         )

@@ -15,6 +15,10 @@ class Limits(Frozen):
     """Bytes of a request's body."""
     image_bytes: PositiveInt = 16 << 20
     """Bytes of one encoded image."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts (``host`` or ``host:port``) that images may be fetched from; none where empty."""
+    image_fetch_s: PositiveFloat = 5.0
+    """Seconds until an image from elsewhere is there."""
     image_pixels: PositiveInt = 25_000_000
     """Width times height of an image, read from its header before it is decoded."""
     signal_samples: PositiveInt = 200_000

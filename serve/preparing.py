@@ -19,6 +19,7 @@ from serve.encoding import FeatureEncoder
 from serve.engine import Features
 from serve.inputs import RawInput, to_example
 from serve.limits import Limits
+from serve.remote_images import RemoteImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,13 @@ class LocalPreparer:
         """
         self.spec = spec
         self.limits = limits
+        self.remote = RemoteImages(limits)
         self.encoder = encoder
 
     async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
         """Return every patient's inputs, in order; see ``Preparer``."""
         spec = await self.spec()
+        raws = await self.remote.inline(raws)
         return await asyncio.to_thread(self._prepare, raws, task, spec)
 
     def _prepare(self, raws: Sequence[RawInput], task: Task, spec: DataSpec) -> list[Prepared]:

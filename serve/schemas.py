@@ -25,8 +25,9 @@ class ImageUrl(Sent):
     """An image inside the request."""
 
     url: str = Field(
-        description="`data:image/png;base64,…` or `data:image/jpeg;base64,…`. Remote addresses "
-        "are refused: this server fetches nothing."
+        description="`data:image/png;base64,…` or `data:image/jpeg;base64,…`. An https address is "
+        "fetched where the operator allows its host (none by default), within 5 s and 16 MiB; "
+        "redirects are not followed."
     )
     detail: Literal["auto", "low", "high"] = Field(
         "auto", description="OpenAI's hint; images are always scaled to the model's own size."
@@ -224,7 +225,7 @@ class PatientInput(Sent):
 
     image: str | None = Field(
         None,
-        description="A data: URL of a PNG, JPEG or DICOM image, as in `image_url.url` of a chat; "
+        description="A PNG, JPEG or DICOM image, as in `image_url.url` of a chat; "
         "`data:application/dicom;base64,…` for DICOM.",
     )
     ecg: Ecg | None = Field(None, description="An electrocardiogram, in millivolt or microvolt.")

@@ -27,6 +27,10 @@ def serve(
     audit_log: Annotated[
         str | None, typer.Option(help="Folder for a line on every question: who, when, which task.")
     ] = None,
+    image_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host that images may be fetched from over https; none by default."),
+    ] = None,
     max_replicas: Annotated[
         int, typer.Option(help="Replicas of the model that load may start.", min=1)
     ] = 1,
@@ -47,6 +51,7 @@ def serve(
         audit_log=audit_log,
         engine_scaling={"max_replicas": max_replicas, "target_ongoing_requests": 8},
         engine_threads=threads,
+        limits={"image_hosts": image_host or ()},
     ) as server:
         console.print(f"Serving at {server.url} (playground at /, API at /docs). Ctrl-C ends it.")
         server.wait()

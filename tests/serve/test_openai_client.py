@@ -62,7 +62,7 @@ def test_a_stream_equals_the_whole(official: openai.OpenAI, image: str) -> None:
 def test_errors_are_the_packages_own(official: openai.OpenAI, image: str) -> None:
     with pytest.raises(openai.NotFoundError, match="'gpt-4'"):
         official.chat.completions.create(model="gpt-4", messages=chat(image, "?"))  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="fetches nothing") as caught:
+    with pytest.raises(openai.BadRequestError, match="fetches nothing from") as caught:
         official.chat.completions.create(
             model="tiny",
             messages=chat("https://example.org/x.png", "?"),  # type: ignore[arg-type]
