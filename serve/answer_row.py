@@ -18,6 +18,8 @@ class AnswerRow:
         self.draw = Draw(job.request.sampling)
         self._words = Detokenizer(tokenizer)
         self._stop = StopWords(job.request.sampling.stop)
+        self._kept = ""
+        """Words that nobody wants before the end."""
         self._done = False
 
     @property
@@ -51,8 +53,11 @@ class AnswerRow:
 
     def _emit(self, text: str, finish_reason: Literal["stop", "length"] | None) -> None:
         self._done = finish_reason is not None
+        if not self._done and not self.job.request.in_pieces:
+            self._kept += text
+            return
         piece = Piece(
-            text=text,
+            text=self._kept + text,
             num_tokens=len(self._words.ids),
             finish_reason=finish_reason,
             origin=self.origin,

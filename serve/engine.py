@@ -64,6 +64,9 @@ class EngineRequest:
     """``example.arrays`` encoded; the engine encodes them where None."""
     sampling: Sampling = field(default_factory=Sampling)
     """No meaning for ``score``."""
+    in_pieces: bool = True
+    """False where nobody reads along: the engine may hand out the whole answer at its end, and
+    spare the way of each word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedkim_ray import telemetry
 from fedkim_ray.data.loading import Example
@@ -166,7 +166,8 @@ class Gateway:
 
     async def whole(self, asked: Asked) -> Said:
         """Return an answer whole: its last part, with the words of all."""
-        parts = [part async for part in self.parts(asked)]
+        at_once = replace(asked, request=replace(asked.request, in_pieces=False))
+        parts = [part async for part in self.parts(at_once)]
         last = parts[-1]
         text = "".join(part.piece.text for part in parts)
         piece = Piece(

@@ -121,6 +121,17 @@ def test_pieces_join_to_what_generate_gives(
     assert all(p.finish_reason is None for p in pieces[:-1])
 
 
+def test_an_answer_that_nobody_reads_along_comes_at_once(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    stop = text_of(asyncio.run(whole(engine, requests[-1])))[5:8]
+    for sampling in (Sampling(max_new_tokens=8), Sampling(max_new_tokens=16, stop=(stop,))):
+        request = replace(requests[-1], sampling=sampling)
+        pieces = asyncio.run(whole(engine, request))
+        (piece,) = asyncio.run(whole(engine, replace(request, in_pieces=False)))
+        assert piece == replace(pieces[-1], text=text_of(pieces))
+
+
 def test_a_described_task_routes_by_its_words_and_is_forgotten(
     engine: TransformersEngine, requests: list[EngineRequest]
 ) -> None:
