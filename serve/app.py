@@ -14,8 +14,16 @@ import ray
 import torch
 from fastapi import FastAPI
 from limits import parse as parse_limit
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from ray import serve as ray_serve
+from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from fedkim_ray.bundle.read import load_bundle
@@ -26,6 +34,7 @@ from serve.audit import AuditLog
 from serve.auth import ApiKeys
 from serve.encoding import FeatureEncoder
 from serve.engine import Description, EngineRequest, Piece, Scored
+from serve.errors import OverloadedError
 from serve.gateway import Gateway
 from serve.inputs import RawInput
 from serve.limits import Limits
@@ -36,6 +45,10 @@ from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1")
+METRICS_INTERVAL_S = 10.0
+"""Seconds between two of Serve's own reports of the load."""
+INPUTS_AT_ONCE = 16
+"""Requests that one replica of the decoders takes at once."""
 
 
 class Scaling(Frozen):
@@ -49,8 +62,8 @@ class Scaling(Frozen):
     """Seconds that the load stays high before replicas are added."""
     downscale_delay_s: NonNegativeFloat = 300.0
     """Seconds that the load stays low before replicas are ended."""
-    look_back_period_s: PositiveFloat = 30.0
-    """Seconds over which the load is averaged."""
+    look_back_period_s: float = Field(30.0, gt=METRICS_INTERVAL_S)
+    """Seconds over which the load is averaged; longer than between two reports of it."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -75,7 +88,10 @@ class ServeArgs(Frozen):
     no_auth: bool = False
     """Ask nobody for a key; then the service answers to loopback names alone."""
     rate_limit: str | None = None
-    """Questions that one key may ask, such as ``60/minute``; no limit where null."""
+    """Questions that one key may ask, such as ``60/minute``; no limit where null.
+
+    Each patient of a ``predict`` request is a question.
+    """
     rate_limit_store: str = "memory://"
     """Where questions are counted: one process of this service, or a store such as redis://…."""
     audit_log: str | None = None
@@ -95,6 +111,12 @@ class ServeArgs(Frozen):
     """Requests that one replica of the model takes at once; further ones queue."""
     max_queued_requests: PositiveInt = 256
     """Requests that queue for the model; further ones get status 503 and Retry-After."""
+    surge_percent: int = Field(25, ge=0, le=100)
+    """Replicas of the next version, in percent and at least one, that start before old ones end.
+
+    Where the cluster has no room for them, the old ones answer and the roll-out waits. 0 ends old
+    ones first, and their questions wait while the next model loads.
+    """
     max_batch: PositiveInt = 16
     """Rows in one forward pass."""
     limits: Limits = Limits()
@@ -213,16 +235,14 @@ def exporter_urls() -> list[str]:
 def build_app(args: ServeArgs) -> ray_serve.Application:
     """Return the application; Serve's command line and configuration files call this."""
     engine = _deployment(
-        EngineReplica, "Engine", args.engine_scaling, args.engine_cpus, args.engine_gpus
-    ).options(
-        max_ongoing_requests=args.max_ongoing_requests,
-        max_queued_requests=args.max_queued_requests,
-    )
-    inputs = _deployment(InputsReplica, "Inputs", args.inputs_scaling, args.inputs_cpus).options(
-        max_ongoing_requests=16, max_queued_requests=args.max_queued_requests
-    )
-    api = _deployment(ApiReplica, "Api", args.api_scaling, args.api_cpus).options(
-        max_ongoing_requests=4 * args.max_queued_requests
+        EngineReplica, "Engine", args, args.engine_scaling, args.engine_cpus, args.engine_gpus
+    ).options(max_ongoing_requests=args.max_ongoing_requests)
+    inputs = _deployment(
+        InputsReplica, "Inputs", args, args.inputs_scaling, args.inputs_cpus
+    ).options(max_ongoing_requests=INPUTS_AT_ONCE)
+    api = _deployment(ApiReplica, "Api", args, args.api_scaling, args.api_cpus).options(
+        # All who may wait for the model, and as many again who ask what costs nothing.
+        max_ongoing_requests=2 * (args.max_ongoing_requests + args.max_queued_requests)
     )
     quota = None
     if args.rate_limit:
@@ -236,13 +256,20 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
     return bound
 
 
-def _deployment(replica: type, name: str, scaling: Scaling, cpus: float, gpus: float = 0.0) -> Any:
-    """Return a deployment with its own resources and its own number of replicas."""
+def _deployment(
+    replica: type, name: str, args: ServeArgs, scaling: Scaling, cpus: float, gpus: float = 0.0
+) -> Any:
+    """Return a deployment with its own resources, its own number of replicas and a short queue."""
     deployment: Any = ray_serve.deployment  # its annotation forgets what it returns for a class
     return deployment(replica).options(
         name=name,
         autoscaling_config=scaling.model_dump(),
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        max_queued_requests=args.max_queued_requests,
+        backpressure_config=BackpressureConfig(retry_after_s=OverloadedError.retry_after_s),
+        max_surge_percent=args.surge_percent,
+        # What is under way when a replica is to end is answered, however long that may take.
+        graceful_shutdown_timeout_s=args.limits.request_s,
         health_check_period_s=5.0,
         health_check_timeout_s=30.0,
     )

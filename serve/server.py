@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import time
 from types import TracebackType
@@ -19,6 +20,7 @@ from fedkim_ray.ray_connection import join_or_start
 from fedkim_ray.storage import Folder
 from serve.app import LOOPBACK_NAMES, ServeArgs, build_app
 from serve.auth import ApiKeys
+from serve.proxy_guard import PROXY_CALLBACK
 
 APP_NAME = "fedkim"
 POLL_S = 0.2
@@ -143,6 +145,7 @@ def _args(bundle_url: str, host: str, no_auth: bool, options: dict[str, Any]) ->
 def _start(args: ServeArgs, host: str, port: int) -> None:
     if not ray.is_initialized():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        os.environ.setdefault(*PROXY_CALLBACK)
         join_or_start()
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     try:

@@ -1,6 +1,7 @@
 """Fixtures that several folders share."""
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray of four logical CPUs, started once for all tests marked ``ray``."""
     import ray
 
+    from serve.proxy_guard import PROXY_CALLBACK
+
+    os.environ.setdefault(*PROXY_CALLBACK)  # Ray's processes have the environment of this moment
     ray.init(
         "local",
         num_cpus=4,
