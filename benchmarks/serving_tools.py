@@ -74,7 +74,7 @@ def service_rss_mib() -> dict[str, float]:
     """Return the memory of Serve's processes on this machine, by their titles."""
     sizes: dict[str, float] = {}
     for process in psutil.process_iter(["cmdline", "memory_info"]):
-        title = " ".join(process.info["cmdline"] or ())
+        title = " ".join(process.info["cmdline"] or ()).strip()
         if title.startswith("ray::Serve") or "ProxyActor" in title:
             key = title.split("#")[0].split(".")[0].removeprefix("ray::")
             sizes[key] = sizes.get(key, 0.0) + process.info["memory_info"].rss / MIB

@@ -33,6 +33,7 @@ from serve.budget import PositionBudget
 from serve.encoding import FeatureEncoder, plain_batch, side_by_side
 from serve.engine import Description, EngineRequest, Features, Origin, Piece, Scored
 from serve.errors import NotReadyError
+from serve.joining import Joining
 from serve.running_batch import RunningBatch
 from serve.waiting import ScoreJob, StreamJob, WaitingRoom
 
@@ -66,6 +67,7 @@ class TransformersEngine:
         self._budget = PositionBudget(self.model)
         self._room = WaitingRoom(max_waiting)
         self._running = RunningBatch(self.model)
+        self._joining = Joining()
         self._encoder = FeatureEncoder(self.facts, self.model.light, self.model.aligners)
         self._thread = threading.Thread(target=self._loop, name="fedkim-engine", daemon=True)
         self._thread.start()
@@ -176,8 +178,11 @@ class TransformersEngine:
 
     def _join_waiting(self) -> None:
         """Let those who wait for generated answers into the running batch, where it has room."""
+        room = self.max_batch - len(self._running)
+        if not self._joining.now(min(self._room.num_streams, room), len(self._running)):
+            return
         fitting = []
-        for job in self._room.take_streams(self.max_batch - len(self._running)):
+        for job in self._room.take_streams(room):
             if problem := self._budget.problem(job.request, job.request.sampling.max_new_tokens):
                 job.tell(problem)
             else:

@@ -52,6 +52,11 @@ class WaitingRoom:
         return len(self._scores) + len(self._streams)
 
     @property
+    def num_streams(self) -> int:
+        """How many wait for generated answers."""
+        return len(self._streams)
+
+    @property
     def closed(self) -> bool:
         """Whether nobody may come in any more."""
         return self._closed
