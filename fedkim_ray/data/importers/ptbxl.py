@@ -30,6 +30,7 @@ from fedkim_ray.data.importing.contract import (
 )
 from fedkim_ray.data.importing.ptbxl_table import (
     PEOPLE,
+    SEX_BY_CODE,
     SPEC,
     TABLE,
     FoldOptions,
@@ -39,10 +40,12 @@ from fedkim_ray.data.importing.ptbxl_table import (
 from fedkim_ray.data.importing.published import cells_at, text_table, whole_number
 from fedkim_ray.data.readers.wfdb_records import read_wfdb
 from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.data.traits import read_age
 from fedkim_ray.types import TaskId
 
 COLUMNS = (
-    "ecg_id", "patient_id", "site", "scp_codes", "extra_beats", "strat_fold", "filename_lr",
+    "ecg_id", "patient_id", "age", "sex", "site", "scp_codes", "extra_beats", "strat_fold",
+    "filename_lr",
 )  # fmt: skip
 NORMAL_PERCENT = 50.0
 EXTRASYSTOLES = "ES"
@@ -105,6 +108,8 @@ class PtbXl(Importer):
                 label=label,
                 signal=signal,
                 site=f"site-{whole_number(cells['site'])}" if cells["site"] else "",
+                sex=SEX_BY_CODE.get(whole_number(cells["sex"])),
+                age_years=read_age(cells["age"]),
                 part=part,
                 line=line,
             )

@@ -21,6 +21,7 @@ PEOPLE = "ptbxl"
 """The numbering of patients."""
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SPEC = SignalSpec(leads=LEADS, sampling_rate_hz=100.0, num_samples=1000)
+SEX_BY_CODE = {"0": "male", "1": "female"}
 MAX_STATEMENTS = 4096
 """Characters of the longest ``scp_codes`` that is parsed; the real ones have at most 300."""
 Folds = tuple[Annotated[int, Field(ge=1, le=10)], ...]

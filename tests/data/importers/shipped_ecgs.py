@@ -37,6 +37,7 @@ def write_ptbxl(folder: Path, records: Sequence[Record]) -> None:
         row = dict.fromkeys(HEADER, "")
         row |= {"ecg_id": str(number), "patient_id": f"{record.patient}.0", "site": "1.0"}
         row |= {"scp_codes": record.statements, "extra_beats": record.extra_beats}
+        row |= {"age": "89.0", "sex": str(number % 2)}
         row |= {"strat_fold": str(record.fold), "report": "sinusrhythmus, normales ekg"}
         row |= {"filename_lr": name, "filename_hr": name.replace("100", "500").replace("lr", "hr")}
         rows.append(list(row.values()))

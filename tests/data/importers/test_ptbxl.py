@@ -7,6 +7,7 @@ import pytest
 from fedkim_ray.data.importers.ptbxl import PtbXl
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.ptbxl_table import FoldOptions, parse_statements
+from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.packages import fetch_package_file
 from fedkim_ray.data.root import place_of_file, read_card, subjects_of
 from fedkim_ray.errors import RowRejectedError
@@ -47,6 +48,16 @@ def test_the_owners_folds_are_the_split(source: Path, tmp_path: Path) -> None:
     card = read_card(Folder.at(root))
     people = [(place_of_file(n), subjects_of(Folder.at(root), n, card.spec)) for n in card.files]
     assert len(set().union(*(subjects for _, subjects in people))) == 20
+
+
+def test_test_records_say_sex_age_and_site(source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    card = bring_in("ptbxl", source, root).card
+    table = load_samples(Folder.at(root) / "test/ecg_abnormal", card.spec).table
+    # Every second record is a woman's.
+    assert sorted(table["sex"].to_pylist()) == ["female"] * 2 + ["male"] * 2
+    assert table["age_years"].to_pylist() == [89] * 4
+    assert set(table["site"].to_pylist()) == {"site-1"}
 
 
 def test_normal_means_more_than_half(source: Path, tmp_path: Path) -> None:
