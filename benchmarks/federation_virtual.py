@@ -1,6 +1,6 @@
 """Do 10,000 virtual clients finish a round in a few slots, in linear time and flat memory?
 
-    python -m benchmarks.federation_virtual --plot docs/figures/virtual_clients.svg
+    python -m benchmarks.federation_virtual --plot docs/virtual_clients.svg
 
 Clients of a tiny model (1,024 values) train nothing; each is asked, answers, is validated and
 folded. The driver's memory is its peak resident set, slots' are read while they live.
