@@ -6,6 +6,7 @@ at once; 24 more may wait.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from tests.serve.load import Load, wait_until
 
 pytestmark = pytest.mark.ray
 Question = tuple[str, dict[str, Any]]
-MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,16 @@ def processes(deployment: str) -> Iterator[psutil.Process]:
             yield process
 
 
+def rss_mib(*deployments: str) -> dict[int, float]:
+    """Return the memory of the replicas that answer, by process id."""
+    sizes = {}
+    for name in deployments:
+        for process in processes(name):
+            with suppress(psutil.NoSuchProcess):  # the load may have ended a replica
+                sizes[process.pid] = process.memory_info().rss / 2**20
+    return sizes
+
+
 def test_predict_chat_health_and_page_over_http(web: httpx.Client, server: RunningServer) -> None:
     assert web.get("/healthz").status_code == 200
     version = web.get("/readyz").json()["bundle_version"]
@@ -128,10 +138,10 @@ def test_metrics_show_every_replica_of_the_cluster(web: httpx.Client) -> None:
 
 
 def test_replicas_come_with_the_load(server: RunningServer, questions: Sequence[Question]) -> None:
-    wait_until(lambda: running("Engine") == 1)
-    with Load(server.url, questions, num_clients=8, pause_s=0.02) as load:
+    path, body = questions[-1]  # long answers: many are under way, and little is done for each
+    with Load(server.url, [(path, body | {"max_tokens": 200})], num_clients=4) as load:
         wait_until(lambda: running("Engine") == 3)
-        wait_until(load.more(20))
+        wait_until(load.more(8))
     assert load.failures() == []
 
 
@@ -140,14 +150,15 @@ def test_overload_is_refused_at_once_and_costs_no_memory(
 ) -> None:
     with Load(server.url, questions, num_clients=64) as load:
         wait_until(lambda: load.statuses[503] >= 200 and load.statuses[200] >= 50)
-        rss = {p: p.memory_info().rss for name in ("Api", "Engine") for p in processes(name)}
-        refused = load.statuses[503]
+        before, refused = rss_mib("Api", "Engine"), load.statuses[503]
         wait_until(lambda: load.statuses[503] >= refused + 400)
-        grown = [(p.memory_info().rss - before) / MIB for p, before in rss.items()]
+        after = rss_mib("Api", "Engine")
         wait_until(load.more(30))  # those who wait are answered all the while
     assert load.failures(503) == []
     assert all(int(told.retry_after) >= 1 for told in load.told if told.status == 503)
-    assert max(grown) < 16
+    stayed = before.keys() & after.keys()
+    assert len(stayed) >= 2
+    assert max(after[pid] - before[pid] for pid in stayed) < 16
 
 
 def test_replicas_go_with_the_load(server: RunningServer, questions: Sequence[Question]) -> None:
@@ -160,11 +171,11 @@ def test_killed_replicas_are_replaced_and_nobody_hangs(
     server: RunningServer, questions: Sequence[Question]
 ) -> None:
     with Load(server.url, questions, num_clients=2, pause_s=0.05) as load:
-        for deployment in ("Engine", "Inputs", "Api"):
+        for deployments in (("Engine", "Inputs"), ("Api",)):
             wait_until(load.more(10))
-            victim = next(processes(deployment))
-            victim.kill()
-            victim.wait(10)
+            for victim in [next(processes(deployment)) for deployment in deployments]:
+                victim.kill()
+                victim.wait(10)
             wait_until(load.more(10))  # with one replica: by the one that took its place
     assert load.failures(503) == []
     refused = [told for told in load.told if told.status == 503]
