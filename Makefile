@@ -7,7 +7,7 @@ OUT ?= runs/demo
 KEEP ?= 0
 YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower docs lint venv clean
+.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower test-vllm docs lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -40,6 +40,12 @@ test-prometheus: venv  ## Rules and dashboards in Debian's Prometheus (apt-get i
 test-flower: venv  ## Aggregation against Flower's own, in an environment of its own.
 	benchmarks/peers/flower_env.sh build/flower
 	FEDKIM_FLOWER_PYTHON=$(CURDIR)/build/flower/bin/python $(BIN)/python -m pytest tests/peers
+
+test-vllm: build/vllm/.installed  ## Real vLLM on CPU, in an environment of its own (3.3 GB).
+	build/vllm/bin/python -m pytest -m vllm
+
+build/vllm/.installed: pyproject.toml constraints.txt requirements-vllm.txt cluster/vllm_env.sh
+	PYTHON=$(PYTHON) cluster/vllm_env.sh build/vllm
 
 lint: venv
 	$(BIN)/ruff check .

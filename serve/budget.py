@@ -17,12 +17,16 @@ NO_LIMIT = 1 << 30
 class PositionBudget:
     """Refuses questions that do not fit, before they make a batch of others long."""
 
-    def __init__(self, model: InjectedModel) -> None:
+    def __init__(self, model: InjectedModel, most_positions: int | None = None) -> None:
+        """Reckon with the base model's positions, or fewer where the engine has no room for all."""
         self.tokenizer = model.tokenizer
         config = model.causal_lm.config
-        positions = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
+        known = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
+        self.positions = min(known, most_positions or NO_LIMIT)
         fixed = len(self._ids(model.format.user_open + model.format.answer_open))
-        self.most = positions - fixed - sum(feature_positions(model, g) for g in model.aligners)
+        self.most = (
+            self.positions - fixed - sum(feature_positions(model, g) for g in model.aligners)
+        )
 
     def problem(self, request: EngineRequest, num_new: int) -> FieldError | None:
         """Return what is wrong with a question's length; None where it fits."""

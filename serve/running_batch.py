@@ -25,6 +25,7 @@ from fedkim_ray.metric_names import (
 from serve.answer_row import AnswerRow
 from serve.choosing import task_label
 from serve.kv_cache import join_caches, keep_rows, new_cache, pad_front
+from serve.prompting import end_tokens
 from serve.sampling import choose_tokens
 
 
@@ -39,8 +40,7 @@ class RunningBatch:
         """Masks and expert weights of what the rows have read; None without rows."""
         self._newest_B: Tensor = torch.empty(0, dtype=torch.long)
         """Each row's last token, which the next step reads."""
-        ends = {model.tokenizer(model.format.answer_close, add_special_tokens=False).input_ids[0]}
-        self._ends = frozenset(ends | {model.tokenizer.eos_token_id})
+        self._ends = end_tokens(model)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,10 +7,8 @@ long answer.
 """
 
 import asyncio
-import logging
 import threading
 import time
-import traceback
 from collections.abc import AsyncGenerator, Sequence
 
 import torch
@@ -18,11 +16,10 @@ import torch
 from fedkim_ray import telemetry
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.injection.inference import asking, score
-from fedkim_ray.injection.model import InjectedModel, Prompted
+from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.metric_names import (
     BATCH_SIZE,
     BUNDLE_INFO,
-    ENCODE_SECONDS,
     PREFILL_SECONDS,
     QUEUE_LENGTH,
     QUEUE_SECONDS,
@@ -30,14 +27,13 @@ from fedkim_ray.metric_names import (
 )
 from serve.answer_row import AnswerRow
 from serve.budget import PositionBudget
-from serve.encoding import FeatureEncoder, plain_batch, side_by_side
-from serve.engine import Description, EngineRequest, Features, Origin, Piece, Scored
+from serve.encoding import plain_batch
+from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.errors import NotReadyError
 from serve.joining import Joining
+from serve.prompting import PromptWriter, broken
 from serve.running_batch import RunningBatch
 from serve.waiting import ScoreJob, StreamJob, WaitingRoom
-
-log = logging.getLogger(__name__)
 
 
 class TransformersEngine:
@@ -63,12 +59,12 @@ class TransformersEngine:
         self.facts = bundle.facts
         self.model: InjectedModel = bundle.model.to(device)
         self.max_batch = max_batch
-        self.weights = _weights_by_task(self.model)
         self._budget = PositionBudget(self.model)
         self._room = WaitingRoom(max_waiting)
         self._running = RunningBatch(self.model)
         self._joining = Joining()
-        self._encoder = FeatureEncoder(self.facts, self.model.light, self.model.aligners)
+        self._writer = PromptWriter(self.facts, self.model)
+        self.weights = self._writer.weights_by_task()
         self._thread = threading.Thread(target=self._loop, name="fedkim-engine", daemon=True)
         self._thread.start()
 
@@ -155,7 +151,7 @@ class TransformersEngine:
             answers = self._scored([job.request for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].answer.set_exception(_broken(error))
+                jobs[0].answer.set_exception(broken(error))
                 return
             for job in jobs:
                 self._score([job])
@@ -167,13 +163,13 @@ class TransformersEngine:
         telemetry.observe(BATCH_SIZE, len(requests), stage="score")
         with asking(self.model, [r.task for r in requests]):
             batch = plain_batch([r.example for r in requests])
-            prompted = self._prompt(requests)
+            prompted = self._writer.prompt(requests)
             started = time.perf_counter()
             pairs = score(self.model, batch, prompted).tolist()
         telemetry.observe(PREFILL_SECONDS, time.perf_counter() - started)
         return [
             Scored(probabilities=(no, yes), origin=origin)
-            for (no, yes), origin in zip(pairs, self._origins(prompted), strict=True)
+            for (no, yes), origin in zip(pairs, self._writer.origins(prompted), strict=True)
         ]
 
     def _join_waiting(self) -> None:
@@ -196,8 +192,8 @@ class TransformersEngine:
         try:
             requests = [job.request for job in jobs]
             with asking(self.model, [r.task for r in requests]):
-                prompted = self._prompt(requests)
-            origins = self._origins(prompted)
+                prompted = self._writer.prompt(requests)
+            origins = self._writer.origins(prompted)
             rows = [
                 AnswerRow(job, self.model.tokenizer, origin)
                 for job, origin in zip(jobs, origins, strict=True)
@@ -205,7 +201,7 @@ class TransformersEngine:
             self._running.join(rows, prompted)
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].tell(_broken(error))
+                jobs[0].tell(broken(error))
                 return
             for job in jobs:
                 self._join([job])
@@ -214,40 +210,7 @@ class TransformersEngine:
         try:
             self._running.step()
         except Exception as error:
-            self._running.fail(_broken(error))
-
-    @torch.inference_mode()
-    def _prompt(self, requests: Sequence[EngineRequest]) -> Prompted:
-        """Lay requests out as one batch."""
-        features = self._features(requests)
-        aligned = side_by_side(features, list(self.model.light.groups), self.model.device)
-        return self.model.prompt(plain_batch([r.example for r in requests]), aligned=aligned)
-
-    def _features(self, requests: Sequence[EngineRequest]) -> list[Features]:
-        """Return what was encoded elsewhere; encode here what was not, or by another version."""
-        known = {
-            i: r.features
-            for i, r in enumerate(requests)
-            if r.features and r.features.bundle_version == self.facts.version
-        }
-        raw = [i for i in range(len(requests)) if i not in known]
-        if raw:
-            started = time.perf_counter()
-            encoded = self._encoder.encode([requests[i].example for i in raw])
-            telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
-            known |= dict(zip(raw, encoded, strict=True))
-        return [known[i] for i in range(len(requests))]
-
-    def _origins(self, prompted: Prompted) -> list[Origin]:
-        alphas = prompted.alpha_BP
-        return [
-            Origin(
-                bundle_version=self.facts.version,
-                expert_weights=None if alphas is None else tuple(alphas[row].tolist()),
-                num_prompt_tokens=int(count),
-            )
-            for row, count in enumerate(prompted.mask_BL.sum(-1).tolist())
-        ]
+            self._running.fail(broken(error))
 
     def _refuse_the_rest(self) -> None:
         ended = NotReadyError("The engine was closed.", "It answers while it runs.", "Ask again.")
@@ -263,24 +226,3 @@ def _observe_waits(jobs: Sequence[ScoreJob | StreamJob]) -> None:
     now = time.perf_counter()
     for job in jobs:
         telemetry.observe(QUEUE_SECONDS, now - job.arrived)
-
-
-def _broken(error: Exception) -> NotReadyError:
-    """Log an error's kind and place, not its text, which may hold a patient's values."""
-    place = "".join(traceback.format_tb(error.__traceback__))
-    log.error("A question failed in the model: %s.\n%s", type(error).__name__, place)
-    return NotReadyError(
-        f"The model failed on this question ({type(error).__name__}).",
-        "It answers every valid question.",
-        "Ask again; the server's log has the details.",
-    )
-
-
-@torch.inference_mode()
-def _weights_by_task(model: InjectedModel) -> dict[str, tuple[float, ...] | None]:
-    """Return alpha of every task with all of its modalities present."""
-    if model.router is None:
-        return dict.fromkeys(model.tasks)
-    keys = [(task.id, task.modalities) for task in model.tasks.values()]
-    alphas = model.route(keys)
-    return {key[0]: tuple(alpha.tolist()) for key, alpha in zip(keys, alphas, strict=True)}

@@ -62,12 +62,13 @@ def fold(
     """
     bundle = load_bundle(url, "float32")
     alpha_P = expert_weights(bundle, task, modalities, top_k)
-    kept = alpha_P.nonzero().flatten()
-    rank, folder = bundle.facts.injection.m3oe.rank, Folder.at(url)
-    config = folder.read_json(ADAPTER_CONFIG)
+    folder = Folder.at(url)
+    weights, config = fold_weights(
+        folder.read_tensors(ADAPTER_WEIGHTS), folder.read_json(ADAPTER_CONFIG), alpha_P
+    )
     return Folded(
-        weights=_fold_weights(folder.read_tensors(ADAPTER_WEIGHTS), alpha_P, kept, rank),
-        config={**config, "r": rank * len(kept), "inference_mode": True},
+        weights=weights,
+        config=config,
         alpha_P=alpha_P,
         facts={
             "bundle_version": bundle.facts.version,
@@ -75,7 +76,7 @@ def fold(
             "base_fingerprint": bundle.facts.base_fingerprint,
             "task": task,
             "modalities": _in_order(modalities),
-            "experts": kept.tolist(),
+            "experts": alpha_P.nonzero().flatten().tolist(),
             "alpha": alpha_P.tolist(),
         },
     )
@@ -120,11 +121,24 @@ def _in_order(modalities: Sequence[Modality]) -> list[Modality]:
     return [m for m in MODALITIES if m in modalities]
 
 
-def _fold_weights(weights: Params, alpha_P: Tensor, kept: Tensor, rank: int) -> dict[str, Tensor]:
-    """Cut out the kept experts and scale A's rows by K * alpha_p."""
+def fold_weights(
+    weights: Params, config: Mapping[str, Any], alpha_P: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Cut out the experts whose weight is not 0 and scale A's rows by K * alpha_p.
+
+    Args:
+        weights: The bundle's adapter by PEFT's names, (P*r, d_in) and (d_out, P*r).
+        config: Its ``adapter_config.json``.
+        alpha_P: Weights of all experts.
+
+    Returns:
+        Weights and configuration of an ordinary adapter of rank K*r.
+    """
+    kept, rank = alpha_P.nonzero().flatten(), config["r"] // len(alpha_P)
     gate_R = (len(kept) * alpha_P[kept]).repeat_interleave(rank)
     ranks_R = (kept[:, None] * rank + torch.arange(rank)).flatten()
-    return {
+    folded = {
         name: gate_R[:, None] * w[ranks_R] if ".lora_A." in name else w[:, ranks_R]
         for name, w in weights.items()
     }
+    return folded, {**config, "r": rank * len(kept), "inference_mode": True}
