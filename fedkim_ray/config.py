@@ -39,9 +39,12 @@ class BaseModelConfig(Frozen):
 
     name: str
     """``tiny-random``, ``smollm2-135m``, a local folder, or a Hugging Face hub id."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Working precision; masters are float32. ``auto`` takes bfloat16 where the machine computes it
-    in hardware (a GPU, AVX512-BF16, AMX), and float32 elsewhere, where bfloat16 is far slower."""
+    in hardware (a GPU, AVX512-BF16, AMX), and float32 elsewhere, where bfloat16 is far slower.
+    float16 is for GPUs without bfloat16: its losses are scaled, and steps that overflow skipped."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Bits of the frozen linear layers (bitsandbytes' LLM.int8 or NF4); adapters keep ``dtype``."""
     revision: str | None = None
     """Commit or tag on the hub; null takes the newest."""
 
@@ -309,6 +312,8 @@ class InjectionConfig(Frozen):
     """How often a task is drawn into a batch; 1 where absent."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What waits in the host's memory between uses: nothing, masters and moments (stages 1 to 3),
+    or all weights too (stage 3)."""
     num_workers: PositiveInt = 1
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
@@ -316,6 +321,15 @@ class InjectionConfig(Frozen):
     gradient_checkpointing: bool = False
     max_failures: NonNegativeInt = 1
     """Times Ray Train restarts a round's injection after a lost worker."""
+
+    @model_validator(mode="after")
+    def _stage_can_offload(self) -> "InjectionConfig":
+        needed = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload {self.offload!r} needs zero_stage {needed} or more, not {self.zero_stage}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "InjectionConfig":
@@ -354,6 +368,15 @@ class Recipe(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     tasks: tuple[Task, ...] = ()
     """Tasks of your own, beside the twelve built-in ones."""
+
+    @model_validator(mode="after")
+    def _quantised_base_stays_whole(self) -> "Recipe":
+        if self.base.quantization != "none" and self.injection.zero_stage == 3:
+            raise ValueError(
+                f"base.quantization {self.base.quantization!r} needs injection.zero_stage 2 or "
+                "less: stage 3 would cut packed weights apart"
+            )
+        return self
 
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {

@@ -34,7 +34,7 @@ def write_merged(folder: Folder, folded: Folded, facts: BundleFacts, dtype: str)
     Raises:
         BaseModelError: the base model is absent or not the one the bundle was trained on.
     """
-    base = load_base_of(facts, "float32")
+    base = load_base_of(facts, "float32", whole=True)
     merged = merge(base, folded).to(getattr(torch, dtype))
     with (
         publish(folder, KIND, FORMAT_VERSION, dtype=dtype, **folded.facts) as out,

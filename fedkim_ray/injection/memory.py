@@ -14,12 +14,12 @@ MASTER_AND_MOMENTS_BYTES = 12
 
 
 def state_bytes(
-    num_frozen: int, num_trained: int, itemsize: int, stage: int, num_workers: int
+    frozen_bytes: int, num_trained: int, itemsize: int, stage: int, num_workers: int
 ) -> int:
     """Return what weights, gradients and optimizer take of one worker, without activations.
 
     Args:
-        num_frozen: Numbers in the frozen base.
+        frozen_bytes: Of the frozen base, as it is stored.
         num_trained: Numbers that are trained.
         itemsize: Bytes of a number in the working precision.
         stage: ZeRO stage: 1 shards masters and moments, 2 gradients too, 3 all weights too.
@@ -28,7 +28,7 @@ def state_bytes(
     shared = [num_workers if stage >= from_stage else 1 for from_stage in (1, 2, 3)]
     optimizer = num_trained * MASTER_AND_MOMENTS_BYTES // shared[0]
     gradients = num_trained * itemsize // shared[1]
-    weights = (num_frozen + num_trained) * itemsize // shared[2]
+    weights = (frozen_bytes + num_trained * itemsize) // shared[2]
     return optimizer + gradients + weights
 
 
@@ -55,7 +55,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def _explain(model: nn.Module, injection: InjectionConfig) -> EnvironmentProblemError:
     sizes = [(getattr(p, "ds_numel", p.numel()), p) for p in model.parameters()]
     trained = sum(n for n, p in sizes if p.requires_grad)
-    frozen = sum(n for n, p in sizes if not p.requires_grad)
+    frozen = sum(n * p.element_size() for n, p in sizes if not p.requires_grad)
     itemsize = next(model.parameters()).element_size()
     now = state_bytes(frozen, trained, itemsize, injection.zero_stage, injection.num_workers)
     parts = injection.num_workers * injection.gradient_accumulation

@@ -145,10 +145,10 @@ def _work(config: dict[str, Any]) -> None:
     root = Folder.at(recipe.data.root)
     card = read_card(root)
     dtype = working_dtype(recipe.base.dtype, injection.use_gpu)
-    base = load_base(recipe.base.name, dtype, recipe.base.revision)
+    base = load_base(recipe.base.name, dtype, recipe.base.revision, recipe.base.quantization)
     torch.manual_seed(recipe.seed)
     model = InjectedModel(base, injection, recipe.encoders, card.spec, task_table(recipe.tasks))
-    model.to(base.llm.dtype)
+    model.to(getattr(torch, dtype))
     start = read_round_start(model, plan.aggregated_url, plan.previous_url)
     samples = load_public(root, plan.tasks, card.spec)
     setup = RoundSetup(

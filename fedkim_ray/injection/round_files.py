@@ -7,7 +7,7 @@ log.json                  losses by step and task, entropy and load of the exper
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -36,14 +36,12 @@ def read_round_start(
     encoders = Folder.at(aggregated_url).read_tensors("encoders.safetensors")
     if previous_url is None:
         params = {n: p.detach().float().clone() for n, p in model.trained_parameters().items()}
-        moments: Params = {}
-        step = 0
+        last = InjectionState(params=params, moments={}, step=0)
     else:
         last, _ = read_injection(Folder.at(previous_url))
-        params, moments, step = dict(last.params), last.moments, last.step
-    params |= {LIGHT + name: value for name, value in encoders.items()}
+    params = {**last.params, **{LIGHT + name: value for name, value in encoders.items()}}
     _require_complete(model, params)
-    return InjectionState(params=params, moments=moments, step=step)
+    return replace(last, params=params)
 
 
 def read_injection(folder: Folder) -> tuple[InjectionState, dict[str, Any]]:
@@ -72,8 +70,19 @@ def load_state(folder: Folder, manifest: Mapping[str, Any]) -> tuple[InjectionSt
         params=folder.read_tensors(PARAMS),
         moments=folder.read_tensors(MOMENTS),
         step=int(manifest["step"]),
+        adam_steps=manifest.get("adam_steps", {}),
+        loss_scale=manifest.get("loss_scale", {}),
     )
     return state, read_log(folder)
+
+
+def facts_of(state: InjectionState) -> dict[str, Any]:
+    """Return what a manifest says of a state beside its files."""
+    return {
+        "step": state.step,
+        "adam_steps": dict(state.adam_steps),
+        "loss_scale": dict(state.loss_scale),
+    }
 
 
 def write_state(out: Folder, state: InjectionState, log: StepLog) -> Params:
@@ -123,7 +132,7 @@ def publish_round(
         TrainingDivergedError: a value is not finite.
     """
     require_sound(model, state)
-    facts = {"step": state.step, "base_fingerprint": fingerprint}
+    facts = {**facts_of(state), "base_fingerprint": fingerprint}
     with publish(folder, KIND, FORMAT_VERSION, **facts) as out:
         back = write_state(out, state, log)
         if (config := adapter_config(model)) is not None:

@@ -5,7 +5,7 @@ Plain torch and DeepSpeed, no Ray: ``ray_trainer.py`` wraps this once.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,8 +18,11 @@ from fedkim_ray.errors import TrainingDivergedError
 from fedkim_ray.injection.deepspeed_config import deepspeed_config
 from fedkim_ray.injection.draws import Draw, draw_batches
 from fedkim_ray.injection.engine_state import (
+    read_adam_steps,
+    read_loss_scale,
     read_masters,
     read_moments,
+    write_loss_scale,
     write_masters,
     write_moments,
 )
@@ -44,6 +47,10 @@ class InjectionState:
     """Steps taken over all rounds."""
     steps_in_round: int = 0
     """Those of an unfinished round among them; 0 at a round's end."""
+    adam_steps: Mapping[str, int] = field(default_factory=dict)
+    """Steps that the moments of encoders and of the rest have seen: float16 skips some."""
+    loss_scale: Mapping[str, float] = field(default_factory=dict)
+    """Where float16's loss scaling stands; empty in other precisions."""
 
 
 def is_encoder(name: str) -> bool:
@@ -94,6 +101,7 @@ def build_engine(
     )
     write_masters(engine, trained, precise)
     write_moments(engine, trained, start.moments)
+    write_loss_scale(engine, start.loss_scale)
     return engine
 
 
@@ -117,11 +125,14 @@ def read_state(
     """
     trained = model.trained_parameters()
     kept = {n: p for n, p in trained.items() if steps_in_round or not is_encoder(n)}
+    seen = read_adam_steps(engine)
     return InjectionState(
         params=read_masters(engine, trained),
         moments=read_moments(engine, kept),
         step=step,
         steps_in_round=steps_in_round,
+        adam_steps=seen if steps_in_round else {**seen, "encoders": 0},
+        loss_scale=read_loss_scale(engine),
     )
 
 
@@ -243,9 +254,11 @@ def _parameter_groups(
     """Encoders learn at a rate of their own and restart their moments each round."""
     encoders = [p for n, p in trained.items() if is_encoder(n)]
     others = [p for n, p in trained.items() if not is_encoder(n)]
+    seen = {"others": start.step, "encoders": start.steps_in_round, **start.adam_steps}
+    groups = {"others": (others, injection.lr), "encoders": (encoders, injection.encoder_lr)}
     return [
-        {"params": others, "base_lr": injection.lr, "adam_steps": start.step},
-        {"params": encoders, "base_lr": injection.encoder_lr, "adam_steps": start.steps_in_round},
+        {"name": name, "params": params, "base_lr": lr, "adam_steps": seen[name]}
+        for name, (params, lr) in groups.items()
     ]
 
 

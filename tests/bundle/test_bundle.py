@@ -124,8 +124,8 @@ def test_nothing_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_base_model_is_refused(bundle_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(name: str, dtype: str, revision: str | None) -> BaseModel:
-        base = load_base(name, dtype, revision)
+    def other(name: str, dtype: str, revision: str | None, quantization: str) -> BaseModel:
+        base = load_base(name, dtype, revision, quantization)
         return BaseModel(base.llm, base.tokenizer, "0" * 64)
 
     monkeypatch.setattr(read, "load_base", other)

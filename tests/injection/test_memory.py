@@ -8,7 +8,7 @@ from fedkim_ray.injection.memory import memory_explained, state_bytes
 from tests.injection.tiny import tiny_injection, tiny_model
 
 
-# 1000 frozen and 100 trained numbers in 2 bytes: 2200 of weights, 200 of gradients, 1200 of Adam.
+# 2000 frozen bytes, 100 trained numbers of 2: 2200 of weights, 200 of gradients, 1200 of Adam.
 @pytest.mark.parametrize(
     ("stage", "need"),
     [
@@ -19,7 +19,7 @@ from tests.injection.tiny import tiny_injection, tiny_model
     ],
 )
 def test_each_stage_shards_more(stage: int, need: int) -> None:
-    assert state_bytes(1000, 100, 2, stage, num_workers=2) == need
+    assert state_bytes(2000, 100, 2, stage, num_workers=2) == need
 
 
 def test_running_out_of_memory_says_what_would_fit() -> None:

@@ -21,6 +21,7 @@ from fedkim_ray.storage import Folder, is_published
 from fedkim_ray.types import Params
 from tests.injection.tiny import tiny_injection, tiny_model
 
+FLOAT16 = torch.ops.mkldnn._is_mkldnn_fp16_supported()
 ROUND_START = 3
 """Steps of earlier rounds."""
 
@@ -111,6 +112,34 @@ def test_killed_at_any_step_and_resumed_ends_with_the_same_weights(
         require_equal(came.params, expected.params)
         require_equal(came.moments, expected.moments)
         assert not Folder.at(f"{out}.unfinished").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FLOAT16, reason="not on this CPU")
+@pytest.mark.parametrize("stage", [0, 2])
+def test_float16_skips_steps_that_overflow_and_goes_on_where_its_loss_scale_stood(
+    stage: int,
+    samples: dict[str, SampleSet],
+    one_process: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Too large at first by far, so that steps are skipped; doubled again after two good ones.
+    wild = {"loss_scale": 0, "initial_scale_power": 26, "loss_scale_window": 2, "hysteresis": 1}
+    monkeypatch.setattr("fedkim_ray.injection.deepspeed_config.LOSS_SCALING", wild)
+    injection = short_round(stage)
+    train(tmp_path / "whole", injection, "float16", samples)
+    expected, _ = read_injection(Folder.at(tmp_path / "whole"))
+    assert expected.loss_scale["cur_scale"] < 2**26
+    assert 0 < expected.adam_steps["others"] < ROUND_START + 5  # three steps of earlier rounds
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", injection, "float16", samples, kill_after=3)
+    train(tmp_path / "killed", injection, "float16", samples)
+    came, _ = read_injection(Folder.at(tmp_path / "killed"))
+    assert came.loss_scale == expected.loss_scale
+    assert came.adam_steps == expected.adam_steps
+    require_equal(came.params, expected.params)
+    require_equal(came.moments, expected.moments)
 
 
 @pytest.mark.slow

@@ -52,17 +52,33 @@ def run(
     return read_state(engine, model, first_step + injection.steps_per_round)
 
 
+FLOAT16 = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+"""Whether DeepSpeed takes float16 on this CPU."""
+
+
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+HALF = pytest.param("float16", marks=pytest.mark.skipif(not FLOAT16, reason="not on this CPU"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("stage", "offload"),
+    [
+        *((stage, "none") for stage in (0, 1, 2, 3)),
+        *((stage, "optimizer") for stage in (1, 2, 3)),
+        (3, "parameters"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", HALF])
 def test_aggregated_encoders_really_enter_the_engine(
-    stage: int, dtype: str, samples: dict[str, SampleSet], one_process: None
+    stage: int, offload: str, dtype: str, samples: dict[str, SampleSet], one_process: None
 ) -> None:
-    injection = tiny_injection(stage, lr=1e-9, encoder_lr=0.0, steps_per_round=1, batch_size=4)
+    injection = tiny_injection(
+        stage, offload=offload, lr=1e-9, encoder_lr=0.0, steps_per_round=1, batch_size=4
+    )
     model = tiny_model(injection, dtype)
     fresh = {n: p.detach().float().clone() for n, p in model.trained_parameters().items()}
     constants = {n: torch.full_like(p, 0.1) if is_encoder(n) else p for n, p in fresh.items()}
@@ -77,13 +93,23 @@ def test_aggregated_encoders_really_enter_the_engine(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "dtype"), [(1, "float32"), (2, "bfloat16"), (3, "bfloat16")])
+@pytest.mark.parametrize(
+    ("stage", "dtype", "offload"),
+    [
+        (1, "float32", "none"),
+        (2, "bfloat16", "none"),
+        (3, "bfloat16", "none"),
+        (1, "bfloat16", "optimizer"),
+        (3, "bfloat16", "parameters"),
+    ],
+)
 def test_two_rounds_of_four_steps_equal_one_round_of_eight(
-    stage: int, dtype: str, samples: dict[str, SampleSet], one_process: None
+    stage: int, dtype: str, offload: str, samples: dict[str, SampleSet], one_process: None
 ) -> None:
     # Encoders rest, because their moments restart each round on purpose.
-    whole = tiny_injection(stage, encoder_lr=0.0, steps_per_round=8, batch_size=4)
-    half = tiny_injection(stage, encoder_lr=0.0, steps_per_round=4, batch_size=4)
+    fixed = {"encoder_lr": 0.0, "batch_size": 4, "offload": offload}
+    whole = tiny_injection(stage, steps_per_round=8, **fixed)
+    half = tiny_injection(stage, steps_per_round=4, **fixed)
     model = tiny_model(whole, dtype)
     expected = run(model, build_engine(model, None, whole, dtype), samples, whole)
     model = tiny_model(half, dtype)
@@ -93,3 +119,18 @@ def test_two_rounds_of_four_steps_equal_one_round_of_eight(
     assert ended.step == 8
     assert equal(dict(ended.params), dict(expected.params))
     assert equal(dict(ended.moments), dict(expected.moments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
+def test_offloading_changes_where_numbers_wait_and_no_number(
+    stage: int, samples: dict[str, SampleSet], one_process: None
+) -> None:
+    ended = []
+    for offload in ("none", "optimizer" if stage < 3 else "parameters"):
+        injection = tiny_injection(stage, steps_per_round=3, batch_size=4, offload=offload)
+        model = tiny_model(injection, "float32")
+        ended.append(
+            run(model, build_engine(model, None, injection, "float32"), samples, injection)
+        )
+    torch.testing.assert_close(dict(ended[1].params), dict(ended[0].params), rtol=0.0, atol=1e-6)
