@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from fedkim_ray.aborting import abortable
-from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.bundle.layout import BundleFacts, ValidationFacts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
@@ -34,7 +34,12 @@ from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.clients import Clients
 from fedkim_ray.federation.coordinator import run_round, score_params
 from fedkim_ray.federation.ray_clients import open_clients
-from fedkim_ray.federation.round_files import publish_aggregated, publish_scores, read_aggregated
+from fedkim_ray.federation.round_files import (
+    SCORES_FILE,
+    publish_aggregated,
+    publish_scores,
+    read_aggregated,
+)
 from fedkim_ray.federation.setup import make_setups, require_no_running_statistics
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.update import Work
@@ -227,9 +232,28 @@ def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
         plan.card,
         tuple(plan.tasks.values()),
         tuple(plan.tasks_by_client) if run.recipe.federation.clients_train else (),
+        validation_of(run),
     )
     tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
     return facts
+
+
+def validation_of(run: RunFolder) -> dict[TaskId, ValidationFacts]:
+    """Return what the clients scored around the last injection; empty where none did."""
+    scores = run.scores(run.recipe.federation.rounds - 1)
+    if not is_published(scores):
+        return {}
+    told = scores.read_json(SCORES_FILE)
+    before, after = told["before"], told["after"]
+    return {
+        task: ValidationFacts(
+            num_examples=int(after[task]["examples"]),
+            auroc_before=before[task]["auroc"],
+            auroc_after=after[task]["auroc"],
+        )
+        for task in after
+        if "auroc" in after[task] and "auroc" in before.get(task, {})
+    }
 
 
 @contextmanager

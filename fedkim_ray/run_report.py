@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from fedkim_ray.bundle.layout import Interval, Scores, TaskScore
 from fedkim_ray.bundle.read import load_bundle
+from fedkim_ray.bundle.write import add_scores
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
-from fedkim_ray.evaluation.report import html_report, write_html
+from fedkim_ray.evaluation.report import IN_TERMINAL, NAMES, html_report, write_html
 from fedkim_ray.evaluation.results import EvaluationReport, write_report
 from fedkim_ray.evaluation.scoring import OnProgress
 from fedkim_ray.run_folder import RunFolder
@@ -18,6 +20,8 @@ def score_run(
     on_progress: OnProgress | None = None,
 ) -> EvaluationReport:
     """Score a finished run's bundle, write report and page into the run, and return the report.
+
+    The scores enter the bundle's model card too.
 
     Args:
         run: The run.
@@ -48,5 +52,29 @@ def score_run(
         else [],
     )
     write_html(run.evaluation, page)
+    add_scores(run.bundle, scores_of(report))
     write_report(report, run.evaluation)  # last: the report says that all is there
     return report
+
+
+def scores_of(report: EvaluationReport) -> Scores:
+    """Return what the model card tells of an evaluation."""
+    return Scores(
+        data_name=report.data_name,
+        reading=report.read,
+        subset_note=report.subset_note,
+        tasks=tuple(
+            TaskScore(
+                task=t.task,
+                role=t.role,
+                data_kind=t.data_kind,
+                num_questions=t.num_questions,
+                metrics={
+                    NAMES[m]: Interval(value=e.value, low=e.low, high=e.high)
+                    for m in IN_TERMINAL[t.kind]
+                    if (e := t.metrics.get(m)) is not None
+                },
+            )
+            for t in report.tasks
+        ),
+    )

@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -185,6 +185,24 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
     }
     manifest = {"kind": kind, "format_version": format_version, "files": files, **facts}
     folder.write_json(MANIFEST, manifest)
+
+
+def amend(folder: Folder, kind: str, format_version: int, files: Mapping[str, bytes]) -> None:
+    """Add files to a publication, or replace some; whoever is killed meanwhile leaves it whole.
+
+    The manifest forgets the files before they change and names them again at the end. Only a reader
+    that began before the first of these moments and ends after it can find a file altered.
+
+    Raises:
+        StorageError: the publication is not whole, or of another kind or format version.
+    """
+    manifest = open_published(folder, kind, format_version)
+    facts = {name: fact for name, fact in manifest["files"].items() if name not in files}
+    folder.write_json(MANIFEST, {**manifest, "files": facts})
+    for name, data in files.items():
+        folder.write_bytes(name, data)
+        facts[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    folder.write_json(MANIFEST, {**manifest, "files": facts})
 
 
 def copy_published(source: Folder, target: Folder, kind: str, format_version: int) -> None:

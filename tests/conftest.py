@@ -94,7 +94,8 @@ def _write_tiny_bundle(folder: Path, data_url: str, overrides: list[str]) -> str
             value.normal_(std=0.5)
     log = StepLog()
     for step in range(3):
-        log.add(step, [(t.id, 1.0 - 0.1 * step) for t in TASKS if t.role == "train"])
+        losses = [(t.id, 1.0 - 0.1 * step) for t in TASKS if t.role == "train"]
+        log.add(step, losses, torch.tensor([[0.5, 0.25, 0.25]]) if model.router else None)
     injected = Folder.at(folder / "injected")
     state = InjectionState(params=params, moments={}, step=3)
     publish_round(injected, model, state, log, base.fingerprint)

@@ -5,6 +5,7 @@ M3OE as a stock PEFT LoRA of rank P*r (loaded without a gate: the
 uniform mixture)
 components.safetensors    router, aligners and encoders
 bundle.json               ``BundleFacts``
+scores.json               ``Scores``, once the run's report is made
 README.md                 model card
 manifest.json             written last
 """
@@ -25,6 +26,7 @@ ADAPTER_WEIGHTS = "adapter/adapter_model.safetensors"
 COMPONENTS = "components.safetensors"
 FACTS = "bundle.json"
 CARD = "README.md"
+SCORES = "scores.json"
 
 
 class ClientLineage(Frozen):
@@ -35,6 +37,63 @@ class ClientLineage(Frozen):
     num_examples: int
     data_fingerprint: str
     """SHA-256 over the hashes of the client's files."""
+
+
+class RoutingFacts(Frozen):
+    """How the examples of the last training step were routed."""
+
+    entropy_nats: float
+    """Mean entropy of their expert weights; ln(experts) where all share alike."""
+    expert_load: tuple[float, ...]
+    """Mean weight of each expert; they sum to 1."""
+
+
+class ValidationFacts(Frozen):
+    """What the clients' own heads make of the encoders on the clients' validation data."""
+
+    num_examples: int
+    auroc_before: float
+    """Before the last injection; mean over clients, weighted by examples."""
+    auroc_after: float
+
+
+class Interval(Frozen):
+    """A metric with its 95 % bootstrap interval; None where it is undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "undefined"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class TaskScore(Frozen):
+    """What a task's test questions gave."""
+
+    task: str
+    role: str
+    """``train`` or ``unseen``."""
+    data_kind: str
+    num_questions: int
+    metrics: dict[str, Interval]
+    """By the name that readers know."""
+
+
+class Scores(Frozen):
+    """``scores.json``: the bundle on the test data of its own run."""
+
+    format_version: Literal[1] = 1
+    data_name: str
+    reading: str
+    """How yes/no answers were read: ``likelihood`` or ``generate``."""
+    subset_note: str
+    """Which of the test questions were asked."""
+    tasks: tuple[TaskScore, ...]
 
 
 class BundleFacts(Frozen):
@@ -63,6 +122,10 @@ class BundleFacts(Frozen):
     public_fingerprint: str
     training: dict[str, Any] = Field(default_factory=dict)
     """Last losses, by task."""
+    routing: RoutingFacts | None = None
+    """None without routed experts."""
+    validation: dict[str, ValidationFacts] = Field(default_factory=dict)
+    """By task; empty where no client scored the last round."""
 
 
 def to_peft_name(name: str) -> str | None:

@@ -1,8 +1,10 @@
 """The model card of a bundle, in Hugging Face's form."""
 
+import math
+
 from jinja2 import Environment, StrictUndefined
 
-from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.bundle.layout import BundleFacts, Scores, TaskScore
 
 TEMPLATE = """\
 ---
@@ -66,16 +68,46 @@ The licence above is that of this project's own parts; the base model and the da
 | {{ c.client_id }} | {{ c.tasks | join(', ') }} | {{ c.num_examples }} | {{ c.data_fingerprint }} |
 {% endfor %}
 ## Metrics
+{% if scores %}
+On the test data of {{ scores.data_name }}, yes/no answers read by {{ scores.reading }}.
+{{ scores.subset_note }} Brackets hold 95 % bootstrap intervals by subject.
 
-Last training loss of each task; scores on held-out data are in the run's evaluation report.
+| task | role | data | questions | scores |
+|---|---|---|---|---|
+{% for t in scores.tasks -%}
+| {{ t.task }} | {{ t.role }} | {{ t.data_kind }} | {{ t.num_questions }} | {{ told(t) }} |
+{% endfor %}{% else %}
+Not scored on test data yet: `fedkim report RUN` scores the run's bundle and writes it here.
+{% endif %}{% if facts.validation %}
+Area under the ROC curve of the clients' own heads on their validation data, before and after the
+last injection moved the encoders:
+
+| task | examples | before | after |
+|---|---|---|---|
+{% for task, v in facts.validation | dictsort -%}
+| {{ task }} | {{ v.num_examples }} | {{ '%.3f' | format(v.auroc_before) }} | \
+{{ '%.3f' | format(v.auroc_after) }} |
+{% endfor %}{% endif %}
+Last training loss of each task, in nats an answer token:
 
 {% for task, loss in facts.training | dictsort -%}
 - {{ task }}: {{ '%.4f' | format(loss) }}
-{% endfor %}"""
+{% endfor %}{% if facts.routing %}
+## Routing
+
+Over the examples of the last training step, the expert weights' mean entropy is
+{{ '%.3f' | format(facts.routing.entropy_nats) }} nats, of at most {{ '%.3f' | format(most) }} \
+where all experts share alike.
+
+| expert | load (mean weight) |
+|---|---|
+{% for load in facts.routing.expert_load -%}
+| {{ loop.index0 }} | {{ '%.3f' | format(load) }} |
+{% endfor %}{% endif %}"""
 
 
-def model_card(facts: BundleFacts) -> str:
-    """Return the card as Markdown."""
+def model_card(facts: BundleFacts, scores: Scores | None = None) -> str:
+    """Return the card as Markdown, with scores on test data where there are any."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)
     roles = {
         t.id: t.role if t.role == "unseen" or t.id in facts.training else "left out of this run"
@@ -90,5 +122,16 @@ def model_card(facts: BundleFacts) -> str:
     tags = ["medical", "federated-learning"]
     tags += {"m3oe": ["lora", "mixture-of-experts"], "lora": ["lora"], "none": []}[kind]
     return environment.from_string(TEMPLATE).render(
-        facts=facts, roles=roles, adapter=adapter, tags=tags
+        facts=facts,
+        roles=roles,
+        adapter=adapter,
+        tags=tags,
+        scores=scores,
+        told=_told,
+        most=math.log(m3oe.num_experts),
     )
+
+
+def _told(score: TaskScore) -> str:
+    """Return a task's metrics in words, each with its interval."""
+    return ", ".join(f"{name} {value}" for name, value in score.metrics.items())

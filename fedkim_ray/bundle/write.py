@@ -1,6 +1,7 @@
 """Write a bundle from the last round of a run."""
 
 import hashlib
+from collections.abc import Mapping
 
 from fedkim_ray.bundle.layout import (
     ADAPTER_CONFIG,
@@ -10,15 +11,21 @@ from fedkim_ray.bundle.layout import (
     FACTS,
     FORMAT_VERSION,
     KIND,
+    SCORES,
     BundleFacts,
     ClientLineage,
+    RoutingFacts,
+    Scores,
+    ValidationFacts,
     to_peft_name,
 )
 from fedkim_ray.bundle.model_card import model_card
+from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
-from fedkim_ray.injection.round_files import read_injection
-from fedkim_ray.storage import Folder, publish
+from fedkim_ray.injection.round_files import read_injection, read_log
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.storage import Folder, amend, publish
 from fedkim_ray.types import Params, Task
 
 
@@ -29,6 +36,7 @@ def write_bundle(
     card: DatasetCard,
     tasks: tuple[Task, ...],
     clients: tuple[str, ...],
+    validation: Mapping[str, ValidationFacts] | None = None,
 ) -> BundleFacts:
     """Publish a bundle and return its facts.
 
@@ -39,10 +47,10 @@ def write_bundle(
         card: The data root's card, for lineage.
         tasks: All tasks that the model may be asked, trained and unseen.
         clients: Clients that took part.
+        validation: By task, what the clients' heads made of the last round's encoders.
     """
     state, manifest = read_injection(injected)
-    params = state.params
-    log = injected.read_json("log.json")
+    params, log = state.params, read_log(injected)
     facts = BundleFacts(
         name=recipe.name,
         version=version_of(params),
@@ -61,8 +69,15 @@ def write_bundle(
         seed=recipe.seed,
         clients=tuple(_lineage(card, client) for client in clients),
         public_fingerprint=card.fingerprint("public/"),
-        training={t: losses[-1][1] for t, losses in log["loss_by_task"].items()},
+        training={t: losses[-1][1] for t, losses in log.loss_by_task.items()},
+        routing=_routing(log),
+        validation=dict(validation or {}),
     )
+    _publish(folder, injected, facts, params)
+    return facts
+
+
+def _publish(folder: Folder, injected: Folder, facts: BundleFacts, params: Params) -> None:
     adapter = {peft: v for n, v in params.items() if (peft := to_peft_name(n))}
     others = {n: v for n, v in params.items() if to_peft_name(n) is None}
     with publish(folder, KIND, FORMAT_VERSION, version=facts.version) as out:
@@ -72,7 +87,24 @@ def write_bundle(
         out.write_tensors(COMPONENTS, others)
         out.write_bytes(FACTS, facts.model_dump_json(indent=1).encode())
         out.write_bytes(CARD, model_card(facts).encode())
-    return facts
+
+
+def add_scores(folder: Folder, scores: Scores) -> None:
+    """Write scores into a published bundle and its model card; the bundle's version stays.
+
+    Raises:
+        StorageError: it is no whole bundle of this format.
+    """
+    card = model_card(read_facts(folder), scores).encode()
+    files = {SCORES: scores.model_dump_json(indent=1).encode(), CARD: card}
+    amend(folder, KIND, FORMAT_VERSION, files)
+
+
+def _routing(log: StepLog) -> RoutingFacts | None:
+    if not log.expert_load:
+        return None
+    load = tuple(log.expert_load[-1])
+    return RoutingFacts(entropy_nats=log.entropy_nats[-1], expert_load=load)
 
 
 def version_of(params: Params) -> str:
