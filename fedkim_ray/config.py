@@ -370,6 +370,15 @@ class Recipe(Frozen):
     """Tasks of your own, beside the twelve built-in ones."""
 
     @model_validator(mode="after")
+    def _float16_is_scaled(self) -> "Recipe":
+        if self.base.dtype == "float16" and self.injection.zero_stage == 0:
+            raise ValueError(
+                "base.dtype float16 needs injection.zero_stage 1 or more: DeepSpeed 0.19 divides "
+                "stage 0's gradients by a loss scale that it never multiplied with"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quantised_base_stays_whole(self) -> "Recipe":
         if self.base.quantization != "none" and self.injection.zero_stage == 3:
             raise ValueError(

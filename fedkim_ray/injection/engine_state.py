@@ -16,7 +16,7 @@ from torch import Tensor, nn
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's m and v under torch's names."""
 LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's loss scaling remembers, under its names; stage 0 has no hysteresis."""
+"""What DeepSpeed's loss scaling remembers, under its names."""
 
 
 def read_masters(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -121,10 +121,9 @@ def write_loss_scale(engine: Any, values: Mapping[str, float]) -> None:
 
 
 def _loss_scaler(engine: Any) -> Any:
-    """Return what scales losses, None where nothing does; stage 0 names it otherwise."""
-    found = [getattr(engine.optimizer, n, None) for n in ("loss_scaler", "loss_scale_config")]
-    dynamic = ("dynamic", "dynamic_loss_scale")
-    return next((s for s in found if any(getattr(s, name, False) for name in dynamic)), None)
+    """Return what scales losses dynamically, None where nothing does."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    return scaler if getattr(scaler, "dynamic", False) else None
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:

@@ -67,6 +67,15 @@ def test_stage_3_refuses_a_quantised_base() -> None:
         Recipe.model_validate(values)
 
 
+def test_stage_0_refuses_float16() -> None:
+    values = load_recipe("tiny").model_dump(mode="json")
+    values["base"]["dtype"] = "float16"
+    assert Recipe.model_validate(values).injection.zero_stage == 1
+    values["injection"]["zero_stage"] = 0
+    with pytest.raises(ValueError, match=r"float16 needs injection\.zero_stage 1 or more"):
+        Recipe.model_validate(values)
+
+
 def test_float16_is_refused_where_the_cpu_does_not_compute_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
