@@ -4,7 +4,8 @@ A reader raises ``rejected(code)``; the importer's machinery writes the code, an
 source, never a value. Serving refuses a request with the same texts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fedkim_ray.errors import RowRejectedError
@@ -140,6 +141,17 @@ REASONS: Mapping[str, Reason] = {
         "Remove the copy.",
     ),
 }
+
+
+@contextmanager
+def column_at_fault(column: str) -> Iterator[None]:
+    """Name the column in rejections that name none: of a file, the column that named it."""
+    try:
+        yield
+    except RowRejectedError as error:
+        if error.column:
+            raise
+        raise rejected(error.reason, column) from None
 
 
 def rejected(reason: str, column: str = "") -> RowRejectedError:

@@ -31,7 +31,7 @@ from fedkim_ray.data.importing.contract import (
 )
 from fedkim_ray.data.importing.published import ImageOptions, cells_at, text_table
 from fedkim_ray.data.readers.images import read_image
-from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.reasons import column_at_fault, rejected
 from fedkim_ray.data.schema import DataSpec, ImageSpec
 from fedkim_ray.types import TaskId
 
@@ -100,7 +100,8 @@ class CheXpert(Importer):
             raise rejected("subject_missing", "Path")
         labels = {task: self._label(cells[column], column) for task, column in COLUMN_OF.items()}
         # The table's paths start with the name of the download, whatever the folder is called now.
-        image = read_image(self.files.read(path.partition("/")[2]))
+        with column_at_fault("Path"):
+            image = read_image(self.files.read(path.partition("/")[2]))
         return [
             UNCERTAIN
             if label is None

@@ -30,10 +30,10 @@ from fedkim_ray.data.importing.contract import (
     attempt,
 )
 from fedkim_ray.data.importing.ptbxl_table import PEOPLE, SPEC, TABLE, FoldOptions, patient_of
-from fedkim_ray.data.importing.published import json_list, text_table, whole_number
+from fedkim_ray.data.importing.published import json_list, text_at, text_table, whole_number
 from fedkim_ray.data.readers.recordings import Recording
 from fedkim_ray.data.readers.wfdb_records import read_wfdb
-from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.reasons import column_at_fault, rejected
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import TaskId
 
@@ -89,12 +89,15 @@ class EcgQa(Importer):
         split = posixpath.basename(posixpath.dirname(name))
         for number, question in enumerate(json_list(self.files, name), 1):
             if question.get("attribute_type") == ABOUT:
-                yield from attempt(partial(self._question, question, split), row=number)
+                make = partial(self._question, question, split, number)
+                yield from attempt(make, row=number)
 
-    def _question(self, question: Mapping[str, Any], split: str) -> Row | LeftOut:
+    def _question(self, question: Mapping[str, Any], split: str, number: int) -> Row | LeftOut:
         records, answers = question.get("ecg_id"), question.get("answer")
-        if not isinstance(records, list) or not isinstance(answers, list):
-            raise rejected("label_unknown", "answer")
+        if not isinstance(answers, list) or not answers:
+            raise rejected("label_missing", "answer")
+        if not isinstance(records, list):
+            raise rejected("subject_missing", "ecg_id")
         if len(records) != 1:
             return LeftOut("comparison of two records")
         cells = self._records.get(str(records[0]))
@@ -102,14 +105,17 @@ class EcgQa(Importer):
             raise rejected("subject_missing", "ecg_id")
         if self.options.part(cells["strat_fold"]) != "test":
             return LeftOut(OUTSIDE_TEST)
+        with column_at_fault("ecg_id"):
+            signal = self._read(cells["filename_lr"])
         return Row(
             sample=f"{split}/{question.get('sample_id')}",
             subject=patient_of(cells),
             task="signal_noise",
-            question=str(question["question"]),
+            question=text_at(question, "question"),
             answer=", ".join(map(str, answers)),
-            signal=self._read(cells["filename_lr"]),
+            signal=signal,
             part="test",
+            line=number,
         )
 
     def _beside(self, name: str) -> str:

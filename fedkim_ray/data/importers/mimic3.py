@@ -20,6 +20,7 @@ https://physionet.org/content/mimiciii/1.4/; https://mimic.mit.edu/docs/iii/tabl
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +33,14 @@ from fedkim_ray.data.importing.buckets import (
     num_buckets_for,
     read_bucket,
 )
-from fedkim_ray.data.importing.contract import Expected, Importer, Item, LeftOut, Row
+from fedkim_ray.data.importing.contract import (
+    Expected,
+    Importer,
+    Item,
+    LeftOut,
+    Rejection,
+    Row,
+)
 from fedkim_ray.data.mimic3.events import SCHEMA, TABLES, EventReader
 from fedkim_ray.data.mimic3.features import FEATURES, series_specs
 from fedkim_ray.data.mimic3.grids import grid
@@ -42,6 +50,7 @@ from fedkim_ray.data.mimic3.stays import (
     DIAGNOSES,
     ICUSTAYS,
     find_stays,
+    read_left_out,
     read_stays,
     write_stays,
 )
@@ -93,7 +102,7 @@ class Mimic3(Importer):
         """Find the stays, then divide every table's events by stay."""
         require_items(self.files)
         if not (self.scratch / "stays.parquet").exists():
-            write_stays(find_stays(self.files), self.scratch)
+            write_stays(*find_stays(self.files), self.scratch)
         reader = EventReader(self.files, read_stays(self.scratch), self._hours)
         for name in TABLES:
             done = self.scratch / f"{name}.json"
@@ -109,17 +118,23 @@ class Mimic3(Importer):
         """Return the parts that the stays are divided into."""
         return list(range(self._num_buckets))
 
-    def rows(self, item: Item) -> Iterator[Row | LeftOut]:
+    def where(self, item: Item) -> str:
+        """Return the table of stays: rejections name the row."""
+        return "ICUSTAYS.csv.gz"
+
+    def rows(self, item: Item) -> Iterator[Row | LeftOut | Rejection]:
         """Yield the two rows of every stay in a part."""
         bucket, stays = int(str(item)), read_stays(self.scratch)
         if bucket == 0:
-            for name in TABLES:
-                self.unused_values.update(json.loads((self.scratch / f"{name}.json").read_text()))
+            yield from self._not_in_a_part()
         places = pa.array(np.arange(stays.num_rows), pa.int32())
         mine = np.flatnonzero(bucket_of(places, self._num_buckets) == bucket)
         facts = stays.take(mine).to_pylist()
         grids = {modality: self._grid(bucket, modality, mine) for modality in SERIES}
         for index, stay in enumerate(facts):
+            if lacking := _lacking(stay):
+                yield lacking
+                continue
             if stay["hours"] < self.options.mortality_hours:
                 yield SHORT
                 continue
@@ -128,6 +143,13 @@ class Mimic3(Importer):
             series["input"] = np.nan_to_num(series["input"], nan=0.0)
             yield self._row("mortality", stay, series, self.options.mortality_hours)
             yield self._row("sepsis", stay, series, self.options.sepsis_hours)
+
+    def _not_in_a_part(self) -> Iterator[LeftOut]:
+        """Tell, once, what was left out and not used before the stays were divided."""
+        for name in TABLES:
+            self.unused_values.update(json.loads((self.scratch / f"{name}.json").read_text()))
+        for reason, number in read_left_out(self.scratch).items():
+            yield from repeat(LeftOut(reason), number)
 
     def _row(
         self, task: TaskId, stay: dict[str, int], series: dict[Modality, np.ndarray], hours: int
@@ -139,6 +161,7 @@ class Mimic3(Importer):
             task=task,
             label=int(label),
             series={modality: values[:hours] for modality, values in series.items()},
+            line=stay["row"],
         )
 
     @property
@@ -159,6 +182,15 @@ class Mimic3(Importer):
         place = pa.array(np.searchsorted(mine, events["stay"].to_numpy()), pa.int32())
         events = events.set_column(0, "stay", place)
         return grid(events, len(mine), self._hours, len(FEATURES[modality]))
+
+
+def _lacking(stay: dict[str, int | None]) -> Rejection | None:
+    """Return the rejection of a stay that does not say whose it is or how it ended."""
+    if stay["SUBJECT_ID"] is None:
+        return Rejection(reason="subject_missing", row=stay["row"], column="SUBJECT_ID")
+    if stay["died"] is None:
+        return Rejection(reason="label_missing", row=stay["row"], column="HOSPITAL_EXPIRE_FLAG")
+    return None
 
 
 SOURCE = Mimic3

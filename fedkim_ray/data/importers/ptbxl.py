@@ -39,6 +39,7 @@ from fedkim_ray.data.importing.ptbxl_table import (
 )
 from fedkim_ray.data.importing.published import cells_at, text_table, whole_number
 from fedkim_ray.data.readers.wfdb_records import read_wfdb
+from fedkim_ray.data.reasons import column_at_fault
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.data.traits import read_age
 from fedkim_ray.types import TaskId
@@ -96,10 +97,9 @@ class PtbXl(Importer):
             "ecg_abnormal": int(not normal),
             "ectopic_beats": int(EXTRASYSTOLES in cells["extra_beats"]),
         }
-        part, signal = (
-            self.options.part(cells["strat_fold"]),
-            read_wfdb(self.files, cells["filename_lr"]),
-        )
+        part = self.options.part(cells["strat_fold"])
+        with column_at_fault("filename_lr"):
+            signal = read_wfdb(self.files, cells["filename_lr"])
         return [
             Row(
                 sample=cells["ecg_id"],

@@ -20,7 +20,7 @@ from typing import ClassVar
 from fedkim_ray.data.importing.contract import Expected, Importer, Item, LeftOut, Row, SplitDefaults
 from fedkim_ray.data.importing.published import ImageOptions, json_list, text_table
 from fedkim_ray.data.readers.images import read_image
-from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.reasons import column_at_fault, rejected
 from fedkim_ray.data.schema import DataSpec, ImageSpec
 from fedkim_ray.types import TaskId
 
@@ -77,12 +77,14 @@ class Rsna(Importer):
             return
         if class_name not in LABELS:
             raise rejected("label_unknown", "class")
+        with column_at_fault("patientId"):
+            grey = read_image(self.files.read(f"{IMAGES}/{image}.dcm"))
         yield Row(
             sample=image,
             subject=person,
             task="lung_opacity",
             label=LABELS[class_name],
-            image=read_image(self.files.read(f"{IMAGES}/{image}.dcm")),
+            image=grey,
         )
 
     def where(self, item: Item) -> str:

@@ -9,23 +9,13 @@ Written from the published layout, not run on the owner's files.
 Source: Liu et al. 2021, https://arxiv.org/abs/2102.09542; https://www.med-vqa.com/slake/
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar
 
-from fedkim_ray.data.importing.contract import (
-    Expected,
-    Importer,
-    Item,
-    LeftOut,
-    Rejection,
-    Row,
-    attempt,
-)
-from fedkim_ray.data.importing.image_questions import QuestionOptions
-from fedkim_ray.data.importing.published import json_list
-from fedkim_ray.data.readers.images import read_image
-from fedkim_ray.data.schema import DataSpec, ImageSpec
+from fedkim_ray.data.importing.contract import Expected
+from fedkim_ray.data.importing.image_questions import ImageQuestions, Question
+from fedkim_ray.data.importing.published import text_at
 from fedkim_ray.types import TaskId
 
 TOP = "Slake1.0/"
@@ -33,65 +23,41 @@ SPLITS = ("train", "validate", "test")
 KEYS = ("img_id", "img_name", "question", "answer", "q_lang", "qid")
 
 
-class Slake(Importer):
-    """One question a row, for ``slake_vqa``."""
+class Slake(ImageQuestions):
+    """Questions for ``slake_vqa``."""
 
     name = "slake"
     title = "SLAKE (English)"
     licence = "CC BY 4.0"
     reference = "Liu et al. 2021, SLAKE, ISBI 1650-1654"
     tasks: ClassVar[tuple[TaskId, ...]] = ("slake_vqa",)
-    ids_are_public = True
-    test_only = True
-    Options = QuestionOptions
-    options: QuestionOptions
+    image_key = "img_name"
 
     def layout(self) -> Sequence[Expected]:
         """Return the three files of questions and the images."""
         tables = [Expected(pattern=f"{self._top}{split}.json", columns=KEYS) for split in SPLITS]
         return [*tables, Expected(pattern=f"{self._top}imgs/*/source.jpg")]
 
-    def spec(self) -> DataSpec:
-        """Return grey images."""
-        return DataSpec(image=ImageSpec(size_px=self.options.size_px))
-
-    def items(self) -> list[Item]:
-        """Return split and place of every question."""
+    def tables(self) -> list[str]:
+        """Return the owner's splits, or the one for tests."""
         splits = SPLITS if self.options.questions == "all" else ("test",)
-        return [(split, place) for split in splits for place in range(len(self._questions[split]))]
+        return [f"{self._top}{split}.json" for split in splits]
 
-    def rows(self, item: Item) -> Iterator[Row | LeftOut | Rejection]:
-        """Yield the question, where it is English."""
-        assert isinstance(item, tuple)
-        split, place = str(item[0]), int(item[1])
-        question = self._questions[split][place]
-        if question.get("q_lang") != "en":
-            yield LeftOut("question in another language")
-            return
-        yield from attempt(partial(self._row, question, split), row=place + 1)
+    def image_folder(self) -> str:
+        """Return the folder with a folder an image."""
+        return f"{self._top}imgs"
 
-    def where(self, item: Item) -> str:
-        """Return the file: rejections name the question's number."""
-        assert isinstance(item, tuple)
-        return f"{self._top}{item[0]}.json"
+    def subject_of(self, question: Question) -> str:
+        """Return the image's number."""
+        return text_at(question, "img_id")
 
-    def _row(self, question: Mapping[str, Any], split: str) -> Row:
-        return Row(
-            sample=f"{split}/{question.get('qid')}",
-            subject=str(question.get("img_id", "")),
-            task="slake_vqa",
-            question=str(question.get("question") or "").strip(),
-            answer=str(question.get("answer") or ""),
-            image=read_image(self.files.read(f"{self._top}imgs/{question.get('img_name')}")),
-        )
+    def why_left_out(self, question: Question) -> str:
+        """Leave out the Chinese half."""
+        return "" if question.get("q_lang") == "en" else "question in another language"
 
     @cached_property
     def _top(self) -> str:
         return TOP if self.files.glob(f"{TOP}*.json") else ""
-
-    @cached_property
-    def _questions(self) -> dict[str, list[dict[str, Any]]]:
-        return {split: json_list(self.files, f"{self._top}{split}.json") for split in SPLITS}
 
 
 SOURCE = Slake

@@ -9,23 +9,13 @@ Written from the published layout, not run on the owner's files.
 Source: Lau et al. 2018, https://doi.org/10.1038/sdata.2018.251; https://osf.io/89kps/
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import ClassVar
 
-from fedkim_ray.data.importing.contract import (
-    Expected,
-    Importer,
-    Item,
-    LeftOut,
-    Rejection,
-    Row,
-    attempt,
-)
-from fedkim_ray.data.importing.image_questions import QuestionOptions
-from fedkim_ray.data.importing.published import json_list
-from fedkim_ray.data.readers.images import read_image
-from fedkim_ray.data.schema import DataSpec, ImageSpec
+from fedkim_ray.data.importing.contract import Expected
+from fedkim_ray.data.importing.image_questions import ImageQuestions, Question
+from fedkim_ray.data.importing.published import text_at
 from fedkim_ray.types import TaskId
 
 KEYS = ("qid", "phrase_type", "qid_linked_id", "image_name", "question", "answer")
@@ -36,73 +26,49 @@ LINK = "\uffff"
 """Marks a link among images, and sorts after them: so an image names the group."""
 
 
-class VqaRad(Importer):
-    """One question a row, for ``med_vqa``."""
+class VqaRad(ImageQuestions):
+    """Questions for ``med_vqa``."""
 
     name = "vqa_rad"
     title = "VQA-RAD"
     licence = "CC0 1.0"
     reference = "Lau et al. 2018, Scientific Data 5:180251"
     tasks: ClassVar[tuple[TaskId, ...]] = ("med_vqa",)
-    ids_are_public = True
-    test_only = True
-    Options = QuestionOptions
-    options: QuestionOptions
+    image_key = "image_name"
 
     def layout(self) -> Sequence[Expected]:
         """Return the questions and the images."""
-        return [Expected(pattern="*.json", columns=KEYS), Expected(pattern=f"{self._folder}/*.jpg")]
+        images = f"{self.image_folder()}/*.jpg"
+        return [Expected(pattern="*.json", columns=KEYS), Expected(pattern=images)]
 
-    def spec(self) -> DataSpec:
-        """Return grey images."""
-        return DataSpec(image=ImageSpec(size_px=self.options.size_px))
+    def tables(self) -> list[str]:
+        """Return the one file, whatever its name."""
+        return self.files.glob("*.json")
 
-    def items(self) -> list[Item]:
-        """Return the questions' places in the files."""
-        return list(range(len(self._questions)))
+    def image_folder(self) -> str:
+        """Return the owner's folder, or as it is called after unpacking."""
+        return self._folder
 
-    def rows(self, item: Item) -> Iterator[Row | LeftOut | Rejection]:
-        """Yield the question."""
-        index = int(str(item))
-        question = self._questions[index]
-        if self.options.questions == "test" and not _is_test(question):
-            yield LeftOut("question of the owner's training split")
-            return
-        yield from attempt(partial(self._row, question), row=index + 1)
+    def subject_of(self, question: Question) -> str:
+        """Return the group of images that hang together."""
+        return self._groups.get(text_at(question, "image_name"), "")
 
-    def where(self, item: Item) -> str:
-        """Return the files' pattern: rejections name the question's number."""
-        return "*.json"
-
-    def _row(self, question: Mapping[str, Any]) -> Row:
-        image = str(question.get("image_name") or "")
-        return Row(
-            sample=str(question.get("qid")),
-            subject=self._groups.get(image, ""),
-            task="med_vqa",
-            question=str(question.get("question") or "").strip(),
-            answer=str(question.get("answer") if question.get("answer") is not None else ""),
-            image=read_image(self.files.read(f"{self._folder}/{image}")),
-        )
+    def why_left_out(self, question: Question) -> str:
+        """Leave out the owner's training split, if asked to."""
+        is_test = text_at(question, "phrase_type").startswith("test")
+        leave = self.options.questions == "test" and not is_test
+        return "question of the owner's training split" if leave else ""
 
     @cached_property
     def _folder(self) -> str:
         return next((f for f in FOLDERS if self.files.glob(f"{f}/*.jpg")), FOLDERS[0])
 
     @cached_property
-    def _questions(self) -> list[dict[str, Any]]:
-        return [q for name in self.files.glob("*.json") for q in json_list(self.files, name)]
-
-    @cached_property
     def _groups(self) -> dict[str, str]:
-        return group_images(self._questions)
+        return group_images(q for questions in self.questions.values() for q in questions)
 
 
-def _is_test(question: Mapping[str, Any]) -> bool:
-    return str(question.get("phrase_type")).startswith("test")
-
-
-def group_images(questions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def group_images(questions: Iterable[Question]) -> dict[str, str]:
     """Return each image's group, named by its first image: linked questions join their images."""
     parent: dict[str, str] = {}
 
@@ -112,10 +78,10 @@ def group_images(questions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return node
 
     for question in questions:
-        image, link = str(question.get("image_name")), str(question.get("qid_linked_id") or "")
+        image, link = text_at(question, "image_name"), text_at(question, "qid_linked_id")
         first, second = top(image), top(image if link in NOT_LINKED else LINK + link)
         parent[max(first, second)] = min(first, second)
-    return {node: top(node) for node in parent if not node.startswith(LINK)}
+    return {node: top(node) for node in parent if node and not node.startswith(LINK)}
 
 
 SOURCE = VqaRad

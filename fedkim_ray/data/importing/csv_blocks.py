@@ -19,10 +19,12 @@ MAX_ROW_BYTES = 16 << 20
 class UnreadableRowError(Exception):
     """A row that is no CSV; for callers to name the file and say what to do."""
 
-    def __init__(self, row: int | None) -> None:
-        super().__init__(row)
+    def __init__(self, row: int | None = None, column: str = "") -> None:
+        super().__init__(row, column)
         self.row = row
         """1 being the first after the header; None where the parser does not say."""
+        self.column = column
+        """Of a value that is not of its column's type."""
 
 
 def csv_tables(
@@ -71,10 +73,17 @@ def csv_tables(
         try:
             table = pyarrow.csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
         except pa.ArrowInvalid as error:
-            told = re.search(r"Row #(\d+)", str(error))
-            raise UnreadableRowError(rows_before + int(told[1]) if told else None) from None
+            raise _unreadable(str(error), rows_before, header) from None
         yield table
         rows_before += table.num_rows
+
+
+def _unreadable(message: str, rows_before: int, header: list[str]) -> UnreadableRowError:
+    """Keep row and column of a parser's message and not the values in it."""
+    row, column = re.search(r"Row #(\d+)", message), re.search(r"CSV column #(\d+)", message)
+    return UnreadableRowError(
+        rows_before + int(row[1]) if row else None, header[int(column[1])] if column else ""
+    )
 
 
 def _split_header(block: bytes, parsing: pyarrow.csv.ParseOptions) -> tuple[list[str], bytes]:
@@ -96,7 +105,7 @@ def _whole_rows(
             yield block[:end]
         rest = block[end:]
         if len(rest) > MAX_ROW_BYTES:
-            raise UnreadableRowError(None)
+            raise UnreadableRowError
     if rest:
         yield rest
 

@@ -1,7 +1,7 @@
 """What importers of published data sets share: small tables as text, and the images' size."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +53,12 @@ def json_list(files: SourceFiles, name: str) -> list[dict[str, Any]]:
             "Download the file again.",
         )
     return value
+
+
+def text_at(row: Mapping[str, Any], key: str) -> str:
+    """Return a value of a JSON object as text without blanks around it; empty where it is none."""
+    value = row.get(key)
+    return "" if value is None else str(value).strip()
 
 
 def whole_number(text: str) -> str:

@@ -56,7 +56,7 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 STAGING = ".import"
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Rises whenever the same source would give another data root."""
 
 Progress = Callable[[int, int, str], None]

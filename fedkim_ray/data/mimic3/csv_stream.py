@@ -56,9 +56,16 @@ def csv_batches(
             yield from csv_tables(
                 unpacked.read, wanted, block_bytes=BLOCK_BYTES, null_values=MISSING
             )
+    except UnreadableRowError as error:
+        column = f", column {error.column!r}" if error.column else ""
+        raise DataError(
+            f"{name!r} cannot be read at row {error.row}{column}.",
+            "Every value is of its column's type, as in MIMIC-III 1.4.",
+            "Check its SHA-256 against the owner's list, and download it again.",
+        ) from None
     except TimeoutError:  # of a server; nothing is wrong with the file
         raise
-    except (UnreadableRowError, pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise DataError(
             f"{name!r} cannot be read ({type(error).__name__}).",
             f"It is a whole gzip file of CSV with the columns {', '.join(wanted)}.",

@@ -63,7 +63,7 @@ def test_a_missing_image_is_one_rejection(tmp_path: Path) -> None:
     (source / "valid/patient64541/study1/view1_frontal.jpg").unlink()
     result = bring_in("chexpert", source, tmp_path / "root", max_rejected=0.5)
     assert result.rejected_places == (
-        ("valid.csv", 1, "", "file_missing"),
+        ("valid.csv", 1, "Path", "file_missing"),
         ("valid.csv", 5, "Enlarged Cardiomediastinum", "label_unknown"),
     )
 

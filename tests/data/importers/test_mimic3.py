@@ -1,5 +1,6 @@
 """MIMIC-III: a stay's events in hourly grids, in one unit a feature."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,13 +154,19 @@ def test_an_infusion_begun_earlier_counts_from_the_start() -> None:
 
 
 def test_a_table_that_is_done_is_not_read_again(
-    importer: Mimic3, stay: dict[str, Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: Mimic3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
-        raise AssertionError("a table was read again")
-
-    monkeypatch.setattr(events_module, "csv_batches", fail)
-    importer.prepare()
+    scratch = shutil.copytree(importer.scratch, tmp_path / "scratch")
+    again = Mimic3(importer.files, importer.options, scratch)
+    read: list[str] = []
+    monkeypatch.setattr(
+        events_module, "csv_batches", lambda files, name, *rest: read.append(name) or iter(())
+    )
+    again.prepare()
+    assert read == []
+    (scratch / "LABEVENTS.json").unlink()
+    again.prepare()
+    assert read == ["LABEVENTS.csv.gz"]
 
 
 def test_patients_end_up_in_one_place_each(tmp_path: Path) -> None:
@@ -204,3 +211,45 @@ def test_a_cut_download_is_refused(tmp_path: Path) -> None:
         bring_in("mimic3", tmp_path / "source", tmp_path / "root")
     with pytest.raises(DataError, match=r"D_ITEMS.csv.gz' cannot be read \(OSError\)"):
         list(csv_batches(SourceFiles.at(str(tmp_path / "source")), "D_ITEMS.csv.gz", ("ITEMID",)))
+
+
+def test_a_stay_that_says_too_little_is_rejected_by_its_row(tmp_path: Path) -> None:
+    tables = empty_tables()
+    for number in range(20):
+        add_stay(tables, 4_100_000 + number, died=number % 2)
+    tables["ICUSTAYS"][3] = {**tables["ICUSTAYS"][3], "SUBJECT_ID": ""}
+    tables["ADMISSIONS"][5] = {**tables["ADMISSIONS"][5], "HOSPITAL_EXPIRE_FLAG": ""}
+    tables["ADMISSIONS"][7] = {**tables["ADMISSIONS"][7], "ADMISSION_TYPE": "NEWBORN"}
+    tables["ICUSTAYS"][9] = {**tables["ICUSTAYS"][9], "OUTTIME": ""}
+    tables["ICUSTAYS"].append({**tables["ICUSTAYS"][0], "INTIME": at(210), "OUTTIME": at(250)})
+    write_mimic3(tmp_path / "source", tables)
+    result = bring_in("mimic3", tmp_path / "source", tmp_path / "root", max_rejected=0.1)
+    assert sorted(result.rejected_places) == [
+        ("ICUSTAYS.csv.gz", 4, "SUBJECT_ID", "subject_missing"),
+        ("ICUSTAYS.csv.gz", 6, "HOSPITAL_EXPIRE_FLAG", "label_missing"),
+    ]
+    left_out = result.record.left_out
+    assert left_out["stay without admission, beginning or end"] == 1
+    assert left_out["later stay of an admission"] == 1
+    assert left_out["stay of a newborn or of no known admission"] == 1
+    assert b"4100001" not in bytes_of(tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [("CHARTEVENTS", "VALUENUM", "Canary"), ("ICUSTAYS", "INTIME", "Canary")],
+)
+def test_a_value_of_another_type_is_named_by_row_and_column(
+    tmp_path: Path, table: str, column: str, value: str
+) -> None:
+    tables = empty_tables()
+    admission = add_stay(tables, 1)
+    event = {"HADM_ID": admission, "ITEMID": 220045, "CHARTTIME": at(1), "VALUENUM": 70}
+    tables["CHARTEVENTS"] += [event, event]
+    tables[table][-1] = {**tables[table][-1], column: value}
+    write_mimic3(tmp_path / "source", tables)
+    row = len(tables[table])
+    told = rf"'{table}.csv.gz' cannot be read at row {row}, column '{column}'"
+    with pytest.raises(DataError, match=told) as caught:
+        bring_in("mimic3", tmp_path / "source", tmp_path / "root")
+    assert value not in str(caught.value)

@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     (source / "records100/00000/00003_lr.dat").unlink()
     result = bring_in("ptbxl", source, tmp_path / "root", max_rejected=0.1)
     assert result.rejected_places == (
-        ("ptbxl_database.csv", 3, "", "file_missing"),
+        ("ptbxl_database.csv", 3, "filename_lr", "file_missing"),
         ("ptbxl_database.csv", 41, "scp_codes", "label_unknown"),
         ("ptbxl_database.csv", 42, "scp_codes", "label_missing"),
     )
