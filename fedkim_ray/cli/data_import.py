@@ -21,45 +21,58 @@ SHOWN = 10
 """Rejections that are listed on the terminal."""
 
 
+Name = Annotated[
+    str | None,
+    typer.Argument(help="An importer, or `paper` for all; leave it out for a list of them."),
+]
+Source = Annotated[str | None, typer.Option(help="The source's folder, any fsspec URL.")]
+Target = Annotated[str | None, typer.Option(help="The data root, any fsspec URL.")]
+Clients = Annotated[int | None, typer.Option(help="Clients of iid and dirichlet.")]
+Partition = Annotated[str | None, typer.Option(help="site, iid or dirichlet:ALPHA (by label).")]
+Share = Annotated[float | None, typer.Option(help="Share of all subjects.")]
+ValidShare = Annotated[float | None, typer.Option(help="Share of a client's.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the split.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(help="Key file of subject numbers; made if absent. It stays with you."),
+]
+MaxRejected = Annotated[str, typer.Option(help="1% or 0.01 of all examples.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; as many as cores.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--option", help="An option of the importer.", metavar="NAME=VALUE"),
+]
+RejectedList = Annotated[
+    Path | None,
+    typer.Option(help="Also write what was rejected, with file names, to a CSV of yours."),
+]
+Mapping = Annotated[
+    Path | None, typer.Option(help="YAML that explains the columns of your own table.")
+]
+Again = Annotated[bool, typer.Option("--again", help="Import even if the tables have not changed.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Say what an importer reads, and how.")]
+Check = Annotated[bool, typer.Option("--check", help="Only look at the layout.")]
+
+
 def import_(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="An importer, or `paper` for all; leave it out for a list of them."),
-    ] = None,
-    src: Annotated[str | None, typer.Option(help="The source's folder, any fsspec URL.")] = None,
-    dst: Annotated[str | None, typer.Option(help="The data root, any fsspec URL.")] = None,
-    clients: Annotated[int | None, typer.Option(help="Clients of iid and dirichlet.")] = None,
-    partition: Annotated[
-        str | None, typer.Option(help="site, iid or dirichlet:ALPHA (by label).")
-    ] = None,
-    public_share: Annotated[float | None, typer.Option(help="Share of all subjects.")] = None,
-    test_share: Annotated[float | None, typer.Option(help="Share of all subjects.")] = None,
-    valid_share: Annotated[float | None, typer.Option(help="Share of a client's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="Key file of subject numbers; made if absent. It stays with you."),
-    ] = None,
-    max_rejected: Annotated[str, typer.Option(help="1% or 0.01 of all examples.")] = "1%",
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as cores.")] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", help="An option of the importer.", metavar="NAME=VALUE"),
-    ] = None,
-    rejected_list: Annotated[
-        Path | None,
-        typer.Option(help="Also write what was rejected, with file names, to a CSV of yours."),
-    ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="YAML that explains the columns of your own table.")
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Import even if the tables have not changed.")
-    ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say what an importer reads, and how.")
-    ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only look at the layout.")] = False,
+    name: Name = None,
+    src: Source = None,
+    dst: Target = None,
+    clients: Clients = None,
+    partition: Partition = None,
+    public_share: Share = None,
+    test_share: Share = None,
+    valid_share: ValidShare = None,
+    seed: Seed = None,
+    key: Key = None,
+    max_rejected: MaxRejected = "1%",
+    workers: Workers = None,
+    options: Options = None,
+    rejected_list: RejectedList = None,
+    mapping: Mapping = None,
+    again: Again = False,
+    explain: Explain = False,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring data into a data root: checked, split by patient, described.
@@ -68,38 +81,35 @@ def import_(
     """
     if name is None:
         _list_importers(as_json)
-        return
-    if explain:
+    elif explain:
         _explain(name)
-        return
-    values = _options(options, mapping)
-    if check:
+    elif check:
         check_one = _check_paper if name == "paper" else partial(_check, name)
-        check_one(src, values, as_json)
-        return
-    for each, source, chosen in _sources(name, src, values):
-        request = _request(
-            each,
-            source,
-            dst,
-            options=chosen,
-            partition=partition,
-            rule={
-                "clients": clients or _usual_clients(name),
-                "public_share": public_share,
-                "test_share": test_share,
-                "valid_share": valid_share,
-                "seed": seed,
-            },
-            key_path=key,
-            max_rejected=_share(max_rejected),
-            workers=workers,
-            again=again,
-        )
-        listing = rejected_list
-        if listing and name != each:
-            listing = listing.with_stem(f"{listing.stem}-{each}")
-        _import_one(request, listing, as_json)
+        check_one(src, _options(options, mapping), as_json)
+    else:
+        rule = {
+            "clients": clients or _usual_clients(name),
+            "public_share": public_share,
+            "test_share": test_share,
+            "valid_share": valid_share,
+            "seed": seed,
+        }
+        fields: dict[str, Any] = {
+            "partition": partition,
+            "key_path": key,
+            "max_rejected": _share(max_rejected),
+            "workers": workers,
+            "again": again,
+        }
+        for each, source, chosen in _sources(name, src, _options(options, mapping)):
+            request = _request(each, source, dst, rule, options=chosen, **fields)
+            _import_one(request, _listing(rejected_list, name, each), as_json)
+
+
+def _listing(path: Path | None, name: str, importer: str) -> Path | None:
+    """Return where an importer's rejections are listed: of several, each in a file of its own."""
+    several = path is not None and name != importer
+    return path.with_stem(f"{path.stem}-{importer}") if path and several else path
 
 
 def _sources(
