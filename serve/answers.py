@@ -103,6 +103,10 @@ class Prediction(BaseModel):
     completion_tokens: int = Field(description="Tokens of the answer; 1 for yes/no.")
     expert_weights: list[float] | None
     modalities: list[str]
+    bundle_version: str = Field(
+        description="Of the replica that answered; while a new bundle rolls in, patients of one "
+        "request may meet both."
+    )
 
 
 class Predictions(BaseModel):
@@ -111,7 +115,7 @@ class Predictions(BaseModel):
     object: Literal["list"] = "list"
     task: str
     model: str
-    bundle_version: str
+    bundle_version: str = Field(description="Of the first patient's answer.")
     data_kind: str = Field(description="Whether the task was trained on real or synthetic data.")
     notice: str = NOTICE
     data: list[Prediction]

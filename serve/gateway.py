@@ -287,4 +287,5 @@ def _prediction(index: int, asked: Asked, said: Said) -> Prediction:
         completion_tokens=said.piece.num_tokens,
         expert_weights=None if weights is None else list(weights),
         modalities=list(asked.modalities),
+        bundle_version=said.piece.origin.bundle_version,
     )

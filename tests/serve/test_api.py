@@ -53,6 +53,7 @@ def test_every_sample_is_answered(client: TestClient, task: str) -> None:
     assert [p["index"] for p in body["data"]] == list(range(len(ids)))
     for prediction in body["data"]:
         assert sum(prediction["expert_weights"]) == pytest.approx(1.0)
+        assert prediction["bundle_version"] == body["bundle_version"]
         if probabilities := prediction["label_probabilities"]:
             assert sum(probabilities.values()) == pytest.approx(1.0)
             assert prediction["answer"] == max(probabilities, key=probabilities.__getitem__)
