@@ -5,7 +5,8 @@
 Both serve the same bundle on the same threads, each in processes of its own, as does the load. They
 take turns within every repetition; quoted are medians, and medians of the ratios of one repetition.
 The peer answers one question at a time, so that its rate says all about it: it meets the smallest
-and the largest number of clients in ``--peer-clients`` alone.
+and the largest number of clients in ``--peer-clients`` alone. A trained bundle ends a yes/no answer
+after its word; an untrained one goes on to the last token, so with one say --peer-yes-no-tokens 2.
 """
 
 import socket
@@ -37,13 +38,14 @@ WARM_UP_S = 2.0
 
 
 @contextmanager
-def peer(bundle: str, threads: int) -> Iterator[tuple[str, psutil.Process]]:
+def peer(bundle: str, threads: int, yes_no_tokens: int) -> Iterator[tuple[str, psutil.Process]]:
     """Run the peer, and give its address and process once it listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.serving_peer", bundle]
-    process = subprocess.Popen([*command, "--port", str(port), "--threads", str(threads)])
+    command += ["--port", str(port), "--threads", str(threads)]
+    process = subprocess.Popen([*command, "--yes-no-tokens", str(yes_no_tokens)])
     try:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
@@ -92,13 +94,14 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--peer-clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--peer-yes-no-tokens", type=int, default=8, help="at most, of the peer")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one load")
     parser.add_argument("--max-tokens", type=int, default=32, help="of a generated answer")
     settings = parser.parse_args()
     results: dict[str, Any] = {}
     with (
         served(settings) as service,
-        peer(settings.bundle, settings.threads) as (url, process),
+        peer(settings.bundle, settings.threads, settings.peer_yes_no_tokens) as (url, process),
         TemporaryDirectory() as scratch,
     ):
         urls = {"service": service.url, "peer": url}

@@ -2,7 +2,7 @@
 
 FastAPI, one question at a time, transformers' ``generate`` with the bundle's adapter as stock PEFT
 loads it (no gates, so less work a token than M3OE), same prompts, dtype and threads; a yes/no
-answer is generated with at most eight tokens and stops at the end of the turn.
+answer is generated with at most so many tokens and stops at the end of the turn.
 """
 
 import argparse
@@ -19,11 +19,14 @@ from serve.inputs import to_example
 from serve.limits import Limits
 from serve.schemas import PredictRequest
 
-YES_NO_TOKENS = 8
 
+def peer_app(bundle_url: str, yes_no_tokens: int) -> FastAPI:
+    """Return an app that answers ``predict`` in the service's own form.
 
-def peer_app(bundle_url: str) -> FastAPI:
-    """Return an app that answers ``predict`` in the service's own form."""
+    Args:
+        bundle_url: The bundle.
+        yes_no_tokens: Tokens of a yes/no answer at most.
+    """
     bundle = load_bundle(bundle_url)
     model, spec, one_at_a_time = bundle.model, bundle.facts.spec, threading.Lock()
     for name, module in model.named_modules():
@@ -36,7 +39,7 @@ def peer_app(bundle_url: str) -> FastAPI:
     def predict(task: str, body: PredictRequest) -> dict[str, object]:
         raw = raw_input(body.inputs[0], "inputs[0]")
         example = to_example(raw, model.tasks[task], spec, Limits())
-        most = YES_NO_TOKENS if model.tasks[task].kind == "yes_no" else body.max_tokens
+        most = yes_no_tokens if model.tasks[task].kind == "yes_no" else body.max_tokens
         with one_at_a_time, torch.inference_mode():
             prompted = model.prompt(collate([example], spec))
             ids = model.llm.generate(
@@ -59,9 +62,10 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--yes-no-tokens", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    app = peer_app(options.bundle)
+    app = peer_app(options.bundle, options.yes_no_tokens)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
 
 
