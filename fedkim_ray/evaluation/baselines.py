@@ -152,7 +152,9 @@ def _features_of(samples: SampleSet) -> np.ndarray:
         pair = np.zeros((2, len(bare), width), np.float32)
         if rows := batch.inputs.get(modality):
             assert rows.observed is not None  # series carry a mask
-            pair[:, rows.rows] = rows.values.flatten(1), rows.observed.flatten(1)
+            # One at a time: numpy takes a tuple of tensors of one row for a ragged sequence.
+            pair[0, rows.rows] = rows.values.flatten(1)
+            pair[1, rows.rows] = rows.observed.flatten(1)
         columns += [*pair]
     return np.concatenate(columns, axis=1)
 

@@ -50,6 +50,16 @@ def test_training_rows_of_all_hospitals_come_into_one_place(tiny_root: str) -> N
     assert [len(s) for s in sets] == [48, 48, 24]  # north, south, public
 
 
+def test_a_modality_that_one_row_carries_is_a_feature_like_others(tiny_root: str) -> None:
+    root = Folder.at(tiny_root)
+    train = pooled_training_sets(root, read_card(root), "mortality")
+    samples = questions(tiny_root, "mortality")["mortality"]
+    whole = logistic_answers(BY_ID["mortality"], train, samples)
+    one = SampleSet(samples.table.slice(5, 1), samples.spec)
+    alone = logistic_answers(BY_ID["mortality"], train, one)
+    assert alone["probability_yes"][0].as_py() == pytest.approx(whole["probability_yes"][5].as_py())
+
+
 def test_logistic_regression_learns_the_tables(tiny_root: str) -> None:
     root = Folder.at(tiny_root)
     train = pooled_training_sets(root, read_card(root), "mortality")
