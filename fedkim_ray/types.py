@@ -34,6 +34,8 @@ class Task(Frozen):
     """T_t, the text that routes the task: it enters K and V of the router."""
     question: str = Field(min_length=1)
     """p_t, the prompt after the modality tokens, where a row carries no question of its own."""
+    rewordings: tuple[str, ...] = ()
+    """The question in other words; an import may deal them out, so that no wording is learnt."""
     answer_words: tuple[str, str] = ("No", "Yes")
     """Answers for label 0 and label 1 of a yes/no task, most natural spelling."""
     source: str = ""

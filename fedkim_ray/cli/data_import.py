@@ -49,6 +49,9 @@ RejectedList = Annotated[
 Mapping = Annotated[
     Path | None, typer.Option(help="YAML that explains the columns of your own table.")
 ]
+Reword = Annotated[
+    bool, typer.Option("--reword", help="Ask a task's question in all of its wordings.")
+]
 Again = Annotated[bool, typer.Option("--again", help="Import even if the tables have not changed.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what an importer reads, and how.")]
 Check = Annotated[bool, typer.Option("--check", help="Only look at the layout.")]
@@ -70,6 +73,7 @@ def import_(
     options: Options = None,
     rejected_list: RejectedList = None,
     mapping: Mapping = None,
+    reword: Reword = False,
     again: Again = False,
     explain: Explain = False,
     check: Check = False,
@@ -99,6 +103,7 @@ def import_(
             "key_path": key,
             "max_rejected": _share(max_rejected),
             "workers": workers,
+            "reword": reword,
             "again": again,
         }
         for each, source, chosen in _sources(name, src, _options(options, mapping)):

@@ -20,6 +20,10 @@ TASKS: tuple[Task, ...] = (
         description="Lung opacity detection: find out from a chest X-ray whether an area of the "
         "lung is denser than it should be, as in pneumonia.",
         question="Does this chest X-ray show lung opacity?",
+        rewordings=(
+            "Is there an opacity in the lungs on this chest X-ray?",
+            "Is an area of lung denser than normal in this chest X-ray?",
+        ),
         source="RSNA Pneumonia Detection Challenge",
         split_by="patient",
     ),
@@ -30,6 +34,10 @@ TASKS: tuple[Task, ...] = (
         description="COVID-19 detection: find out from a chest X-ray whether the patient has "
         "COVID-19 pneumonia, which shades both lungs near their edges.",
         question="Does this chest X-ray show COVID-19?",
+        rewordings=(
+            "Does the patient of this chest X-ray have COVID-19 pneumonia?",
+            "Are there signs of COVID-19 on this chest X-ray?",
+        ),
         source="COVID-19 Radiography Database",
         split_by="image group",
     ),
@@ -40,6 +48,10 @@ TASKS: tuple[Task, ...] = (
         description="ECG abnormality detection: find out from an electrocardiogram whether the "
         "heart's rhythm or conduction is abnormal.",
         question="Is this electrocardiogram abnormal?",
+        rewordings=(
+            "Does this electrocardiogram show an abnormality?",
+            "Is there anything abnormal in this electrocardiogram?",
+        ),
         source="PTB-XL",
         split_by="patient",
     ),
@@ -50,6 +62,10 @@ TASKS: tuple[Task, ...] = (
         description="Mortality prediction: find out from the vital signs, laboratory values, "
         "inputs and outputs of a seriously ill patient whether the patient dies in hospital.",
         question="Will this patient die in hospital?",
+        rewordings=(
+            "Does this patient die during the stay in hospital?",
+            "Is this patient going to die in hospital?",
+        ),
         source="MIMIC-III, first 24 hours",
         split_by="patient",
     ),
@@ -60,6 +76,7 @@ TASKS: tuple[Task, ...] = (
         description="Enlarged cardiomediastinum detection: find out from a chest X-ray whether "
         "the shadow of heart and great vessels is wider than it should be.",
         question="Does this chest X-ray show an enlarged cardiomediastinum?",
+        rewordings=("Is the cardiomediastinum enlarged on this chest X-ray?",),
         source="CheXpert, validation set",
         split_by="patient",
     ),
@@ -70,6 +87,7 @@ TASKS: tuple[Task, ...] = (
         description="Atelectasis detection: find out from a chest X-ray whether a part of the "
         "lung has collapsed and lost its air.",
         question="Does this chest X-ray show atelectasis?",
+        rewordings=("Is there atelectasis on this chest X-ray?",),
         source="CheXpert, validation set",
         split_by="patient",
     ),
@@ -80,6 +98,7 @@ TASKS: tuple[Task, ...] = (
         description="Pleural effusion detection: find out from a chest X-ray whether fluid has "
         "collected between lung and chest wall.",
         question="Does this chest X-ray show pleural effusion?",
+        rewordings=("Is there a pleural effusion on this chest X-ray?",),
         source="CheXpert, validation set",
         split_by="patient",
     ),
@@ -90,6 +109,7 @@ TASKS: tuple[Task, ...] = (
         description="Ectopic beat detection: find out from an electrocardiogram whether there are "
         "extra beats that do not start in the sinus node.",
         question="Does this electrocardiogram show ectopic beats?",
+        rewordings=("Are there ectopic beats in this electrocardiogram?",),
         source="PTB-XL, extra_beats",
         split_by="patient",
     ),
@@ -100,6 +120,7 @@ TASKS: tuple[Task, ...] = (
         description="Sepsis prediction: find out from the vital signs, laboratory values, inputs "
         "and outputs of a seriously ill patient whether the patient has sepsis.",
         question="Does this patient have sepsis?",
+        rewordings=("Is this patient septic?",),
         source="MIMIC-III, 168 hours",
         split_by="patient",
     ),

@@ -33,6 +33,13 @@ def test_descriptions_differ() -> None:
     assert len({task.description for task in TASKS}) == 12
 
 
+def test_a_question_has_wordings_that_differ() -> None:
+    for task in TASKS:
+        wordings = {task.question, *task.rewordings}
+        assert len(wordings) == 1 + len(task.rewordings)
+        assert task.rewordings or task.kind == "generate"
+
+
 def test_a_task_of_ones_own_joins_the_table() -> None:
     assert task_table([OWN])["gait"] is OWN
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class Encoder:
     spec: DataSpec
     key: SubjectKey
     impossible: Literal["missing", "reject"]
+    reword: bool = False
+    """Whether a task's rewordings are dealt out among the examples."""
     out_of_range: Counter[str] = field(default_factory=Counter)
     """Impossible values that were taken as missing, by feature."""
 
@@ -53,7 +56,7 @@ class Encoder:
             "sample_id": self.key.identifier(self.source, row.task, row.sample),
             "subject_id": self.subject_id(row.subject),
             "task": row.task,
-            "question": row.question or task.question,
+            "question": row.question or self._wording(task, row.sample),
             "answer": _answer(row, task),
             "label": row.label if task.kind == "yes_no" else None,
             "text": row.text if "text" in task.modalities else None,
@@ -62,6 +65,11 @@ class Encoder:
             "site": row.site.strip() or None,
             **arrays,
         }
+
+    def _wording(self, task: Task, sample: str) -> str:
+        """Return the task's question, or one of its wordings by the sample's name alone."""
+        wordings = (task.question, *task.rewordings)
+        return wordings[crc32(sample.encode()) % len(wordings)] if self.reword else task.question
 
     def subject_id(self, subject: str) -> str:
         """Return the keyed name of a subject."""

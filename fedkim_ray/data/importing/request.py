@@ -31,6 +31,8 @@ class ImportRequest:
     key_path: Path | None = None
     max_rejected: float = 0.01
     """Largest share of examples that may be rejected."""
+    reword: bool = False
+    """Deal out the tasks' rewordings instead of asking all examples the same question."""
     again: bool = False
     """Import even what seems to be there: files that a table names may change under it."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)

@@ -143,6 +143,7 @@ class _Import:
             "options": self.options.model_dump(mode="json"),
             "rule": self.rule.model_dump(mode="json"),
             "key": self.key.fingerprint,
+            "reword": self.request.reword,
             "source": state,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -210,6 +211,7 @@ class _Import:
             staging=self.staging.url,
             rule=self.rule.model_dump_json(),
             key=self.key.secret,
+            reword=self.request.reword,
         )
         size = self.kind.items_per_unit
         firsts = range(0, len(items), size)

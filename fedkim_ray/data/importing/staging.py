@@ -58,6 +58,7 @@ class ImportPlan:
     rule: str
     """JSON of the ``SplitRule``."""
     key: bytes = field(repr=False)
+    reword: bool
 
     def splitter(self) -> Splitter:
         """Return the rule and key, ready to use."""
@@ -78,6 +79,7 @@ class ImportPlan:
             spec=importer.spec(),
             key=SubjectKey(self.key),
             impossible=importer.impossible,
+            reword=self.reword,
         )
 
 

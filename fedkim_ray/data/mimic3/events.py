@@ -131,7 +131,7 @@ class EventReader:
             kind = np.full(len(item), INFUSION)
             value = np.where(fluid, value * SECONDS / lasts, value)
         use = self._possible(table.modality, feature, value) & (second + lasts >= 0)
-        columns = (stay, feature, kind, second, lasts, value)
+        columns: tuple[np.ndarray, ...] = (stay, feature, kind, second, lasts, value)
         return pa.table(
             [pa.array(c[use], f.type, safe=False) for c, f in zip(columns, SCHEMA, strict=True)],
             schema=SCHEMA,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedkim_ray.data.importing.request import ImportRequest
 from fedkim_ray.data.importing.run import run_import
 from fedkim_ray.data.loading import load_samples
 from fedkim_ray.data.root import CARD, place_of_file, read_card, subjects_of
+from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
@@ -120,6 +122,17 @@ def test_adding_data_moves_no_one(
     before, after = homes(root), homes(target)
     assert len(after) == 30
     assert {subject: after[subject] for subject in before} == before
+
+
+def test_a_question_may_be_asked_in_all_its_wordings(records: Path, tmp_path: Path) -> None:
+    run_import(request(records, tmp_path, reword=True))
+    card = read_card(Folder.at(tmp_path))
+    folders = {name.rsplit("/", 1)[0] for name in card.files if "/ecg_abnormal" in name}
+    examples = [e for f in folders for e in load_samples(Folder.at(tmp_path) / f, card.spec)]
+    asked = Counter(example.question for example in examples)
+    task = task_table()["ecg_abnormal"]
+    assert set(asked) == {task.question, *task.rewordings}
+    assert asked.total() == 48
 
 
 def test_another_seed_splits_anew(records: Path, root: Path, tmp_path: Path) -> None:
