@@ -7,7 +7,7 @@ the language model. What they say to each other are the protocols of ``engine.py
 ``preparing.py``.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import ray
@@ -26,14 +26,14 @@ from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
-from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import Frozen, Task
 from serve.api import create_app
 from serve.audit import AuditLog
 from serve.auth import ApiKeys
 from serve.encoding import FeatureEncoder
-from serve.engine import Description, EngineRequest, Piece, Scored
+from serve.engine_choice import WantedEngine, choose_engine, has_vllm
+from serve.engine_replica import EngineReplica, adapter_holding
 from serve.errors import OverloadedError
 from serve.gateway import Gateway
 from serve.inputs import RawInput
@@ -42,7 +42,7 @@ from serve.preparing import LocalPreparer, Prepared
 from serve.quota import MovingWindow
 from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota
 from serve.samples import Samples
-from serve.transformers_engine import TransformersEngine
+from serve.vllm_start import VllmSettings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 METRICS_INTERVAL_S = 10.0
@@ -81,6 +81,11 @@ class ServeArgs(Frozen):
     """fsspec URL of the bundle; serving reads nothing else."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the model computes in; ``auto`` takes what the replica's machine is fast at."""
+    engine: WantedEngine = "auto"
+    """``transformers``, ``vllm``, or ``auto``: vLLM where it is installed and ``engine_gpus`` is
+    above 0, else transformers."""
+    vllm: VllmSettings = VllmSettings()
+    """What vLLM may take; no meaning for the other engine."""
     samples: str | None = None
     """fsspec URL of a data root whose test rows the playground offers."""
     api_keys_file: str | None = None
@@ -135,38 +140,6 @@ class ServeArgs(Frozen):
         return value
 
 
-class EngineReplica:
-    """One copy of the model."""
-
-    def __init__(self, args: ServeArgs) -> None:
-        torch.set_num_threads(args.engine_threads)
-        bundle = load_bundle(args.bundle, args.dtype)
-        self.engine = TransformersEngine(
-            bundle, max_batch=args.max_batch, max_waiting=args.limits.waiting
-        )
-
-    async def describe(self) -> Description:
-        """Return what is served."""
-        return await self.engine.describe()
-
-    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
-        """Return the label probabilities of yes/no questions."""
-        return await self.engine.score(requests)
-
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
-        """Yield an answer piece by piece."""
-        pieces = self.engine.generate(request)
-        try:
-            async for piece in pieces:
-                yield piece
-        finally:
-            await pieces.aclose()
-
-    def check_health(self) -> None:
-        """Raise where the engine's loop has ended, so that Serve replaces the replica."""
-        self.engine.require_alive()
-
-
 class InputsReplica:
     """One copy of the decoders and encoders."""
 
@@ -203,7 +176,8 @@ class ApiReplica:
         self.quota = RemoteQuota(quota) if quota else None
         self.audit = AuditLog(args.audit_log) if args.audit_log else None
         preparer = RemotePreparer(inputs)
-        self.gateway = Gateway(RemoteEngine(engine), args.limits, preparer)
+        remote = RemoteEngine(engine, holds_adapters=args.engine == "vllm")
+        self.gateway = Gateway(remote, args.limits, preparer)
         self.keys = ApiKeys.from_file(args.api_keys_file) if args.api_keys_file else None
         self.samples = Samples()
         if args.samples:
@@ -233,9 +207,16 @@ def exporter_urls() -> list[str]:
 
 
 def build_app(args: ServeArgs) -> ray_serve.Application:
-    """Return the application; Serve's command line and configuration files call this."""
+    """Return the application; Serve's command line and configuration files call this.
+
+    Raises:
+        EnvironmentProblemError: vLLM is wanted and is not installed.
+    """
+    name = choose_engine(args.engine, args.engine_gpus, has_vllm())
+    args = args.model_copy(update={"engine": name})
+    replica = adapter_holding(args.vllm.max_adapters) if name == "vllm" else EngineReplica
     engine = _deployment(
-        EngineReplica, "Engine", args, args.engine_scaling, args.engine_cpus, args.engine_gpus
+        replica, "Engine", args, args.engine_scaling, args.engine_cpus, args.engine_gpus
     ).options(max_ongoing_requests=args.max_ongoing_requests)
     inputs = _deployment(
         InputsReplica, "Inputs", args, args.inputs_scaling, args.inputs_cpus

@@ -9,6 +9,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from fedkim_ray.types import Task
+from serve.adapters import adapter_key
 from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.errors import NotReadyError, OverloadedError, ServingError
 from serve.inputs import RawInput
@@ -23,8 +24,16 @@ ATTEMPTS = 2
 class RemoteEngine:
     """Asks whichever replica of the model Serve chooses."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, holds_adapters: bool = False) -> None:
+        """Keep the way to the replicas.
+
+        Args:
+            handle: Serve's handle of the model's deployment.
+            holds_adapters: Whether its replicas keep folded adapters: then Serve prefers one that
+                has the adapter of a question.
+        """
         self.handle = handle
+        self.holds_adapters = holds_adapters
 
     async def describe(self) -> Description:
         """Return what is served; see ``Engine``."""
@@ -32,7 +41,7 @@ class RemoteEngine:
 
     async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
         """Return the label probabilities of yes/no questions, in order; see ``Engine``."""
-        return await _again(lambda: self.handle.score.remote(list(requests)))
+        return await _again(lambda: self._handle_for(requests[0]).score.remote(list(requests)))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; see ``Engine``.
@@ -41,7 +50,7 @@ class RemoteEngine:
         answer breaks off with an error, because another replica could not go on with it.
         """
         for attempt in range(ATTEMPTS):
-            stream: Any = self.handle.options(stream=True).generate.remote(request)
+            stream: Any = self._handle_for(request).options(stream=True).generate.remote(request)
             begun = False
             try:
                 async for piece in stream:
@@ -55,6 +64,13 @@ class RemoteEngine:
                     raise problem from None
             finally:
                 stream.cancel()
+
+    def _handle_for(self, request: EngineRequest) -> DeploymentHandle[Any]:
+        """Return the handle that prefers replicas with a question's adapter."""
+        if not self.holds_adapters:
+            return self.handle
+        key = adapter_key(request.task, request.example)
+        return self.handle.options(multiplexed_model_id=key)
 
 
 class RemotePreparer:

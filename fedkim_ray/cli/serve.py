@@ -31,6 +31,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Host that images may be fetched from over https; none by default."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="transformers, vllm, or auto: vLLM where it and a GPU are there.")
+    ] = "auto",
+    gpus: Annotated[float, typer.Option(help="GPUs of each replica of the model.", min=0)] = 0.0,
     max_replicas: Annotated[
         int, typer.Option(help="Replicas of the model that load may start.", min=1)
     ] = 1,
@@ -50,6 +54,8 @@ def serve(
         rate_limit=rate_limit,
         audit_log=audit_log,
         engine_scaling={"max_replicas": max_replicas, "target_ongoing_requests": 8},
+        engine=engine,
+        engine_gpus=gpus,
         engine_threads=threads,
         limits={"image_hosts": image_host or ()},
     ) as server:

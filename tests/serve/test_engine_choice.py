@@ -3,6 +3,7 @@
 import pytest
 
 from fedkim_ray.errors import EnvironmentProblemError
+from serve.app import ServeArgs, build_app
 from serve.engine_choice import EngineName, WantedEngine, choose_engine
 from serve.vllm_start import rank_room
 
@@ -33,3 +34,11 @@ def test_room_for_an_adapter_is_the_next_rank_that_vllm_offers() -> None:
     assert [rank_room(rank) for rank in (1, 6, 8, 96, 512)] == [1, 8, 8, 128, 512]
     with pytest.raises(EnvironmentProblemError, match="rank 600"):
         rank_room(600)
+
+
+def test_a_service_whose_engine_is_not_installed_is_not_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serve.app.has_vllm", lambda: False)
+    with pytest.raises(EnvironmentProblemError, match="not installed"):
+        build_app(ServeArgs(bundle="anywhere", no_auth=True, engine="vllm"))

@@ -9,6 +9,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from serve.engine import EngineRequest
 from serve.errors import FieldError, NotReadyError, OverloadedError, ServingError
 from serve.remote_engine import RemoteEngine, as_serving_error
 
@@ -113,3 +114,32 @@ def test_an_answer_that_had_begun_breaks_off() -> None:
     with pytest.raises(NotReadyError, match="replica was lost"):
         asyncio.run(words(engine))
     assert torn.cancelled
+
+
+class Preferring:
+    """A handle that notes which adapters Serve was asked to look for."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.score = SimpleNamespace(remote=self._scored)
+
+    async def _scored(self, requests: Sequence[EngineRequest]) -> list[str]:
+        return ["scored"] * len(requests)
+
+    def options(self, multiplexed_model_id: str) -> "Preferring":
+        """Note an adapter."""
+        self.keys.append(multiplexed_model_id)
+        return self
+
+
+def test_replicas_that_hold_a_questions_adapter_are_preferred(
+    requests: list[EngineRequest],
+) -> None:
+    handle = Preferring()
+    engine = RemoteEngine(handle, holds_adapters=True)  # type: ignore[arg-type]
+    first, second, other = requests[:3]  # two patients of one task, one of another
+    for request in (first, second, other):
+        assert asyncio.run(engine.score([request])) == ["scored"]
+    assert handle.keys[0] == handle.keys[1] != handle.keys[2]
+    asyncio.run(RemoteEngine(handle).score([first]))  # type: ignore[arg-type]
+    assert len(handle.keys) == 3  # nothing is preferred where nothing is held

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.errors import EnvironmentProblemError
-from fedkim_ray.injection.base_model import load_base
 from serve.choosing import described_task
 from serve.engine import EngineRequest, Piece, Sampling
 from serve.errors import FieldError, NotReadyError, OverloadedError
@@ -24,42 +21,6 @@ pytestmark = pytest.mark.vllm
 TOLERANCE = 1e-4
 """Of a probability, in float32."""
 SETTINGS = VllmSettings(max_adapters=2, adapters_per_batch=2)
-
-
-def wide_base(folder: Path) -> str:
-    """Write the tiny base with heads 32 wide: vLLM on CPU has no narrower ones."""
-    tiny = load_base("tiny-random", "float32")
-    config = {**tiny.llm.config.to_dict(), "head_dim": 32}
-    config |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        llm = LlamaForCausalLM(LlamaConfig(**config))
-    llm.save_pretrained(folder)
-    tiny.tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of the base model."""
-    return wide_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session")
-def bundle_url(
-    base: str, tmp_path_factory: pytest.TempPathFactory, write_tiny_bundle: Callable[..., str]
-) -> str:
-    """A bundle of it."""
-    folder = tmp_path_factory.mktemp("bundle")
-    return write_tiny_bundle(folder, "m3oe", f"base.name={base}")
-
-
-@pytest.fixture(scope="session")
-def engine(bundle_url: str) -> Iterator[TransformersEngine]:
-    """The engine that is held against."""
-    engine = TransformersEngine(load_bundle(bundle_url))
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +174,18 @@ def test_an_adapted_head(
     targets = "injection.m3oe.target_modules=all"
     url = write_tiny_bundle(tmp_path, "m3oe", targets, f"base.name={base}")
     check_against_transformers(url, requests, run)
+
+
+def test_the_pretrained_base(
+    write_tiny_bundle: Callable[..., str],
+    tmp_path: Path,
+    requests: list[EngineRequest],
+    run: Callable[..., Any],
+) -> None:
+    """SmolLM2-135M with experts that were never trained: 210 adapted layers."""
+    check_against_transformers(
+        write_tiny_bundle(tmp_path, "m3oe", "base.name=smollm2-135m"), requests, run
+    )
 
 
 def check_against_transformers(
