@@ -43,8 +43,13 @@ def _levels(rows: pa.Table) -> Iterator[tuple[Trait, list[str | None]]]:
 
 
 def _in_order(levels: set[str]) -> Sequence[str]:
-    """Return bands by their first year, and names by the alphabet."""
-    return sorted(levels, key=lambda level: (len(level.split("-")[0].rstrip("+")), level))
+    """Return bands by their first year, ``0-17`` before ``18-39``, and names by the alphabet."""
+
+    def first(level: str) -> int:
+        year = level.removesuffix("+").split("-")[0]
+        return int(year) if year.isdigit() else 0
+
+    return sorted(levels, key=lambda level: (first(level), level))
 
 
 def _subgroup(trait: Trait, level: str, rows: pa.Table, score: Score) -> Subgroup:

@@ -43,6 +43,7 @@ def test_each_group_has_its_own_metrics() -> None:
         "sex male": 10,
         "age 40-64": 20,
     }
+    assert [*found] == ["sex female", "sex male", "age 40-64"]
     values = {name: g.metrics["auroc"].value for name, g in found.items()}
     # All together: a positive is above a negative in 25 of 100 pairs, and on a par in 50.
     assert values == {"sex female": 1.0, "sex male": 0.0, "age 40-64": 0.5}
