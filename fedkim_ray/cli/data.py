@@ -52,10 +52,11 @@ def write_demo(url: str, seed: int = 0) -> "DatasetCard":
 @app.command()
 def tasks(as_json: AsJson = False) -> None:
     """List the built-in tasks; a recipe or a mapping adds tasks of its own."""
-    from fedkim_ray.data.tasks import TASKS
+    from fedkim_ray.data.tasks import METRICS, TASKS
 
     if as_json:
-        typer.echo(json.dumps([task.model_dump(mode="json") for task in TASKS]))
+        told = [{**task.model_dump(mode="json"), "metrics": METRICS[task.kind]} for task in TASKS]
+        typer.echo(json.dumps(told))
         return
     table = Table("task", "role", "modalities", "kind", "question")
     for task in TASKS:

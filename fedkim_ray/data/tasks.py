@@ -12,6 +12,11 @@ from fedkim_ray.errors import RecipeError
 from fedkim_ray.types import Task, TaskId
 
 ICU = SERIES
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "yes_no": ("auroc", "accuracy", "precision", "recall", "f1", "mcc", "ece"),
+    "generate": ("exact_match", "token_f1", "bleu_1", "rouge_1", "rouge_l"),
+}
+"""What is measured of a task's answers, by its kind."""
 TASKS: tuple[Task, ...] = (
     Task(
         id="lung_opacity",

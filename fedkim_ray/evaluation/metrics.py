@@ -19,11 +19,11 @@ from typing import Literal
 
 import numpy as np
 
+from fedkim_ray.data.tasks import METRICS
 from fedkim_ray.evaluation.bootstrap import Estimate, Metrics, estimate
 
 NUM_BINS = 10
-YES_NO = ("auroc", "accuracy", "precision", "recall", "f1", "mcc", "ece")
-GENERATION = ("exact_match", "token_f1", "bleu_1", "rouge_1", "rouge_l")
+YES_NO, GENERATION = METRICS["yes_no"], METRICS["generate"]
 ONE_CLASS = "undefined: every label is the same"
 WHY_UNDEFINED = {
     "auroc": ONE_CLASS,
@@ -31,7 +31,7 @@ WHY_UNDEFINED = {
     "f1": "undefined: no label and no answer is yes",
 }
 NO_PROBABILITY = "undefined: generated words carry no probability"
-NAMES_BY_KIND: Mapping[str, tuple[str, ...]] = {"yes_no": YES_NO, "generate": GENERATION}
+NAMES_BY_KIND = METRICS
 HEADLINE: Mapping[str, Literal["auroc", "token_f1"]] = {"yes_no": "auroc", "generate": "token_f1"}
 """The one metric that stands for a task of each kind."""
 

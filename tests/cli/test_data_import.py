@@ -62,5 +62,6 @@ def test_the_tasks_that_a_mapping_may_name_are_listed() -> None:
     result = RUNNER.invoke(app, ["data", "tasks", "--json"])
     listed = {task["id"]: task for task in json.loads(result.output)}
     assert len(listed) == 12
+    assert listed["med_vqa"]["metrics"][:2] == ["exact_match", "token_f1"]
     assert listed["mortality"]["modalities"] == ["lab", "vital", "input", "output"]
     assert "mortality" in RUNNER.invoke(app, ["data", "tasks"]).output
