@@ -315,6 +315,9 @@ class InjectionConfig(Frozen):
     """What waits in the host's memory between uses: nothing, masters and moments (stages 1 to 3),
     or all weights too (stage 3)."""
     num_workers: PositiveInt = 1
+    workers: Literal["each_round", "whole_run"] = "each_round"
+    """``each_round`` starts them for their turn, so that their GPUs are free, and an autoscaler may
+    take the nodes away, while clients train. ``whole_run`` keeps them and what they hold."""
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt = 2

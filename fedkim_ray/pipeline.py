@@ -45,7 +45,8 @@ from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.injection.public_data import load_public
-from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
+from fedkim_ray.injection.ray_trainer import InjectionPlan
+from fedkim_ray.injection.ray_workers import InjectionWorkers
 from fedkim_ray.injection.round_files import encoders_of, read_injection, read_log
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
@@ -129,13 +130,14 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
                 ray_session(recipe, len(plan.tasks_by_client)),
                 closing(metrics),
                 _clients_of(run, plan, scratch, tell) as clients,
+                InjectionWorkers(recipe, scratch) as workers,
             ):
                 if first:  # it may have been killed between injection and scores
                     _score(run, clients, first - 1, tell)
                 for r in range(first, recipe.federation.rounds):
                     if not is_published(run.aggregated(r)):
                         _federate(run, _state_before(run, plan, r), clients, r, tell)
-                    _inject(run, plan, r, scratch, tell)
+                    _inject(run, plan, r, workers, tell)
                     metrics.injected(read_log(run.injected(r)))
                     _score(run, clients, r, tell)
     return _finish(run, plan, tell)
@@ -163,10 +165,12 @@ def _federate(
     tell({"event": "aggregated", "round": r, "valid_auroc": valid, "seconds": seconds})
 
 
-def _inject(run: RunFolder, plan: RunPlan, r: int, scratch: str, tell: OnEvent) -> None:
+def _inject(
+    run: RunFolder, plan: RunPlan, r: int, workers: InjectionWorkers, tell: OnEvent
+) -> None:
     begun = time.monotonic()
     tell({"event": "injection_started", "round": r, "steps": run.recipe.injection.steps_per_round})
-    inject_round(
+    workers.inject(
         InjectionPlan(
             recipe=run.recipe,
             tasks=tuple(task.id for task in plan.trained),
@@ -175,7 +179,6 @@ def _inject(run: RunFolder, plan: RunPlan, r: int, scratch: str, tell: OnEvent) 
             previous_url=run.injected(r - 1).url if r else None,
             out_url=run.injected(r).url,
         ),
-        scratch,
         on_step=lambda step, loss: tell(
             {"event": "injection_step", "round": r, "step": step, "loss": loss}
         ),

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch
@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fedkim_ray.config import Recipe
+from fedkim_ray.config import InjectionConfig, Recipe
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.errors import EnvironmentProblemError
@@ -55,7 +55,7 @@ class InjectionPlan:
 
 
 def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
-    """Run one round of injection to its published end.
+    """Run one round of injection to its published end, in workers that are started for it.
 
     Args:
         plan: What to do.
@@ -65,13 +65,83 @@ def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
     Raises:
         EnvironmentProblemError: the workers could not finish; the text has the cause.
     """
-    injection = plan.recipe.injection
-    # On the driver's own node: anywhere else, a site's lost node would take the run with it.
+    with InjectionRun(_work, {"plan": plan}, plan.recipe.injection, scratch) as run:
+        run.wait(on_step)
+
+
+class InjectionRun:
+    """A Ray Train run of injection workers, in a thread so that Ctrl-C reaches the caller's.
+
+    Args:
+        work: What every worker calls, with ``config`` and the queue of its ``progress``.
+        config: Given to ``work``.
+        injection: How many workers, and what each holds.
+        scratch: A folder for Ray Train's own bookkeeping.
+        max_failures: Times that lost workers are started again; the recipe's where None.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[dict[str, Any]], None],
+        config: Mapping[str, Any],
+        injection: InjectionConfig,
+        scratch: str,
+        max_failures: int | None = None,
+    ) -> None:
+        self._progress = Queue(actor_options=on_this_node())
+        self._failure: list[BaseException] = []
+        again = injection.max_failures if max_failures is None else max_failures
+        trainer = _trainer(work, {**config, "progress": self._progress}, injection, scratch, again)
+        self._thread = threading.Thread(target=self._fit, args=[trainer], daemon=True)
+        self._thread.start()
+
+    def wait(self, on_step: OnStep, done: Callable[[], bool] = lambda: False) -> None:
+        """Pass progress on until the run has ended, or ``done`` says that it suffices.
+
+        Raises:
+            EnvironmentProblemError: the workers could not finish.
+        """
+        while self._thread.is_alive() and not done():
+            _drain(self._progress, on_step, timeout_s=0.5)
+        _drain(self._progress, on_step, timeout_s=0.0)
+        if self._failure:
+            raise EnvironmentProblemError(
+                f"Injection did not finish: {_root_cause(self._failure[0])}",
+                "Its workers run to the end of the round.",
+                "Mend the cause and resume the run with --resume; published rounds are kept.",
+            ) from self._failure[0]
+
+    def __enter__(self) -> Self:
+        """Return the run; it has begun."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the queue; workers that still run end with this process's Ray."""
+        self._progress.shutdown(force=True)
+
+    def _fit(self, trainer: TorchTrainer) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # told to who waits
+            self._failure.append(error)
+
+
+def on_this_node() -> dict[str, Any]:
+    """Return an actor's options: anywhere else, a site's lost node would take the run with it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"plan": plan, "progress": progress},
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def _trainer(
+    work: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    injection: InjectionConfig,
+    scratch: str,
+    max_failures: int,
+) -> TorchTrainer:
+    return TorchTrainer(
+        work,
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=injection.num_workers,
             use_gpu=injection.use_gpu,
@@ -83,39 +153,12 @@ def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
         torch_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy reads Ray Train 1; this is 2
             # Ray Train restores a repeated name: every attempt has one of its own.
-            name=f"injection-{plan.round_index}-{uuid.uuid4().hex[:8]}",
+            name=f"injection-{uuid.uuid4().hex[:8]}",
             storage_path=scratch,
-            failure_config=FailureConfig(max_failures=injection.max_failures),
+            failure_config=FailureConfig(max_failures=max_failures),
             worker_runtime_env={"env_vars": WORKER_ENV},
         ),
     )
-    try:
-        _fit(trainer, progress, on_step)
-    finally:
-        progress.shutdown(force=True)
-
-
-def _fit(trainer: TorchTrainer, progress: Queue, on_step: OnStep) -> None:
-    """Run ``fit`` beside a loop that passes progress on, so that Ctrl-C reaches this thread."""
-    failure: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # told to the caller below
-            failure.append(error)
-
-    thread = threading.Thread(target=fit, name="injection", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        _drain(progress, on_step, timeout_s=0.5)
-    _drain(progress, on_step, timeout_s=0.0)
-    if failure:
-        raise EnvironmentProblemError(
-            f"Injection did not finish: {_root_cause(failure[0])}",
-            "Its workers run to the end of the round.",
-            "Mend the cause and resume the run with --resume; published rounds are kept.",
-        ) from failure[0]
 
 
 def _drain(progress: Queue, on_step: OnStep, timeout_s: float) -> None:
@@ -136,8 +179,11 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """Train in one worker; all ranks run this."""
-    plan: InjectionPlan = config["plan"]
+    train_plan(config["plan"], config["progress"])
+
+
+def train_plan(plan: InjectionPlan, progress: Queue) -> None:
+    """Train a round in one worker; all ranks run this."""
     recipe, injection = plan.recipe, plan.recipe.injection
     rank = ray.train.get_context().get_world_rank()
     _prepare_process(injection.use_gpu, injection.threads_per_worker)
@@ -165,7 +211,7 @@ def _work(config: dict[str, Any]) -> None:
         start,
         samples,
         setup,
-        on_step=lambda step, loss: config["progress"].put((step, loss)) if rank == 0 else None,
+        on_step=lambda step, loss: progress.put((step, loss)) if rank == 0 else None,
     )
     ray.train.report({"loss": log.loss[-1]})
 
