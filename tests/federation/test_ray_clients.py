@@ -18,6 +18,7 @@ from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Event
 from fedkim_ray.federation.coordinator import run_round, score_params
+from fedkim_ray.federation.local_clients import LocalClients
 from fedkim_ray.federation.mailbox import Letter
 from fedkim_ray.federation.ray_clients import RayClients, _delivered, open_clients
 from fedkim_ray.federation.report import RoundReport
@@ -185,6 +186,25 @@ def test_a_placement_group_that_ray_train_forgot_is_freed(opened) -> None:
     with nothing_left_behind(), opened("pooled", num_slots=1) as clients:
         forgotten = ray.util.placement_group([{"CPU": 0.5}])
         ray.get([forgotten.ready(), clients._mailbox.add_placement.remote(forgotten)])
+
+
+def test_a_slot_of_two_workers_agrees_with_the_plain_loop(tiny_without_dropout, tmp_path) -> None:
+    tiny = tiny_without_dropout
+    setups = list(tiny.setups.values())
+    with LocalClients(setups, 7) as clients:
+        expected, [local_report] = train(tiny, clients, rounds=1)
+    federation = tiny.federation.model_copy(update={"workers_per_client": 2, "num_slots": 1})
+    with (
+        nothing_left_behind(),
+        RayClients(setups, federation, 7, "test", str(tmp_path), pooled=True) as clients,
+    ):
+        came, [report] = train(tiny, clients, rounds=1, workers_per_client=2)
+    assert report.failures == ()
+    assert report.group_examples == local_report.group_examples
+    # Adam's first steps are +-lr, whatever the gradient: where its sign is rounding, they differ.
+    pairs = [(came.params[n].reshape(-1), w.reshape(-1)) for n, w in expected.params.items()]
+    ours, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
+    assert torch.isclose(ours, theirs, rtol=1e-2, atol=1e-4).float().mean() > 0.99
 
 
 def test_a_client_that_hangs_frees_its_slot(tiny, tmp_path) -> None:
