@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from typer.testing import CliRunner
 
+from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.cli.data import app
+from fedkim_ray.cli.main import app as main_app
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.checking import check_root
 from fedkim_ray.data.importing.paper import find_downloads
@@ -46,6 +48,21 @@ def root(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, [*command, "--test-share", "0.2", "--public-share", "0.2"])
     assert result.exit_code == 0, result.output
     return folder
+
+
+FEW_STEPS = [
+    "base={name: tiny-random, dtype: float32}",
+    "federation.rounds=1",
+    "federation.execution=local",
+    "federation.local.batch_size=16",
+    "injection.steps_per_round=4",
+    "injection.num_workers=1",
+    "injection.use_gpu=false",
+    "injection.cpus_per_worker=0.5",
+    "injection.threads_per_worker=1",
+    "evaluation={bootstrap_samples: 20, max_new_tokens: 2, batch_size: 8}",
+]
+"""The paper's recipe on a random model of 0.1 M parameters and without a GPU."""
 
 
 def recipe(root: Path) -> Recipe:
@@ -117,3 +134,21 @@ def test_a_client_learns_each_trained_task(root: Path, task: Task) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_papers_recipe_runs_to_an_evaluated_bundle(
+    root: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    command = ["run", "paper", "--out", str(tmp_path / "run")]
+    for override in (f"data.root={root}", *SMALL, *FEW_STEPS):
+        command += ["--set", override]
+    result = CliRunner().invoke(main_app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    run = Folder.at(tmp_path / "run")
+    report = run.read_json("evaluation/report.json")
+    assert {task["task"]: task["role"] for task in report["tasks"]} == {t.id: t.role for t in TASKS}
+    assert all(task["num_questions"] > 0 for task in report["tasks"])
+    facts = load_bundle((run / "bundle").url).facts
+    assert facts.injection.m3oe.num_experts == 12
