@@ -99,14 +99,16 @@ def generation(model: InjectedModel, batch: Batch) -> Callable[[], None]:
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0]).parse_args()
+    parser = options(__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 8], help="rows of a batch")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     models = {name: model_with(adapter) for name, adapter in ADAPTERS.items()}
     xlora = xlora_model()
     tokens = {**dict.fromkeys(models, NUM_TOKENS), "xlora": XLORA_TOKENS}
     results = {}
-    for size in (1, 8):
+    for size in args.sizes:
         batch = questions(size)
         cases = {name: generation(model, batch) for name, model in models.items()}
         length = models["gated"].prompt(batch).mask_BL.shape[1]
