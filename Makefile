@@ -7,7 +7,7 @@ OUT ?= runs/demo
 KEEP ?= 0
 YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower test-vllm docs lint venv clean
+.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower test-quantised test-vllm docs lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -40,6 +40,11 @@ test-prometheus: venv  ## Rules and dashboards in Debian's Prometheus (apt-get i
 test-flower: venv  ## Aggregation against Flower's own, in an environment of its own.
 	benchmarks/peers/flower_env.sh build/flower
 	FEDKIM_FLOWER_PYTHON=$(CURDIR)/build/flower/bin/python $(BIN)/python -m pytest tests/peers
+
+test-quantised: venv  ## A base packed to 4 or 8 bits, with bitsandbytes in a folder of its own.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade -c constraints.txt \
+	    --target build/quantised bitsandbytes
+	PYTHONPATH=$(CURDIR):build/quantised $(BIN)/python -m pytest tests/injection/test_quantised.py
 
 test-vllm: build/vllm/.installed  ## Real vLLM on CPU, in an environment of its own (3.3 GB).
 	build/vllm/bin/python -m pytest -m vllm
