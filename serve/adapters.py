@@ -59,6 +59,11 @@ class AdapterCompiler:
         """Rank of the whole: experts times the rank of one."""
         return int(self.config["r"])
 
+    @property
+    def layers(self) -> list[str]:
+        """Last name parts of the adapted layers."""
+        return sorted(self.config["target_modules"])
+
     def write(self, folder: Path, alpha_P: Tensor | None) -> None:
         """Write the adapter for one pair's expert weights; as it is where it has no experts."""
         weights, config = self.weights, self.config

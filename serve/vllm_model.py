@@ -70,6 +70,7 @@ class VllmModel:
             settings,
             dtype=str(dtype).removeprefix("torch."),
             rank=compiler.rank if compiler else None,
+            layers=compiler.layers if compiler else (),
             positions=positions,
             max_batch=max_batch,
             threads=threads,

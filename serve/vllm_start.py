@@ -4,6 +4,7 @@ GPU settings are thin and have not been run on a GPU.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def start_vllm(
     *,
     dtype: str,
     rank: int | None,
+    layers: Sequence[str],
     positions: int,
     max_batch: int,
     threads: int,
@@ -66,6 +68,7 @@ def start_vllm(
         settings: What it may take.
         dtype: ``float32`` or ``bfloat16``.
         rank: Largest rank of an adapter; None where there is no adapter.
+        layers: Last name parts of the adapted layers.
         positions: Positions of question and answer together.
         max_batch: Answers under way at once.
         threads: Threads on CPU.
@@ -79,7 +82,7 @@ def start_vllm(
 
     if not torch.cuda.is_available():
         _require_head_width(base)
-    adapters = {} if rank is None else _adapter_args(settings, rank)
+    adapters = {} if rank is None else _adapter_args(settings, rank, layers)
     try:
         args = AsyncEngineArgs(
             model=str(base),
@@ -118,8 +121,11 @@ def _require_head_width(base: Path) -> None:
         )
 
 
-def _adapter_args(settings: VllmSettings, rank: int) -> dict[str, Any]:
+def _adapter_args(settings: VllmSettings, rank: int, layers: Sequence[str]) -> dict[str, Any]:
     return {
+        # Left to itself, vLLM adapts the input embeddings, too, and dies where a step reads both
+        # prompt embeddings and generated tokens.
+        "lora_target_modules": list(layers),
         "enable_lora": True,
         "max_lora_rank": rank_room(rank),
         "max_loras": min(settings.adapters_per_batch, settings.max_adapters),
