@@ -89,6 +89,28 @@ def test_greedy_answers_of_different_tasks_at_once(
     assert len(list(shelf.home.iterdir())) == 2
 
 
+def test_questions_that_join_an_answer_under_way(
+    vllm: VllmEngine,
+    engine: TransformersEngine,
+    requests: list[EngineRequest],
+    run: Callable[..., Any],
+) -> None:
+    """One step of vLLM then reads prompt embeddings and generated tokens together."""
+    asked = next(r for r in requests if r.task.kind == "yes_no")
+    long = replace(requests[-1], sampling=Sampling(max_new_tokens=400))
+
+    async def join() -> None:
+        stream = vllm.generate(long)
+        await anext(stream)
+        for _ in range(3):
+            await both_score(vllm, engine, [asked])
+        await both_generate(vllm, engine, requests[:4])
+        assert vllm._num_inside == 1  # the long answer is still under way
+        await stream.aclose()
+
+    run(join())
+
+
 def test_a_stop_text_and_a_described_task(
     vllm: VllmEngine,
     engine: TransformersEngine,
