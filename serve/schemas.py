@@ -26,8 +26,8 @@ class ImageUrl(Sent):
 
     url: str = Field(
         description="`data:image/png;base64,…` or `data:image/jpeg;base64,…`. An https address is "
-        "fetched where the operator allows its host (none by default), within 5 s and 16 MiB; "
-        "redirects are not followed."
+        "fetched where the operator allows its host (none by default), within the operator's "
+        "limits (5 s and 16 MiB unless changed); redirects are not followed."
     )
     detail: Literal["auto", "low", "high"] = Field(
         "auto", description="OpenAI's hint; images are always scaled to the model's own size."
