@@ -237,13 +237,16 @@ def test_a_slow_name_holds_up_no_decoding(
 
 @pytest.mark.usefixtures("loopback_is_public")
 def test_nobody_is_asked_where_one_address_of_the_request_is_refused(
-    authority: trustme.CA, port: int, connected: list[str]
+    authority: trustme.CA, port: int, connected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fetcher = remote(authority, f"localhost:{port}")
+    looked_up: list[object] = []
+    monkeypatch.setattr(fetcher.names, "submit", lambda *asked: looked_up.append(asked))
     urls = (f"https://localhost:{port}/chest.png", "https://other.example/chest.png")
     with pytest.raises(FieldError, match="fetches nothing from") as caught:
-        asyncio.run(remote(authority, f"localhost:{port}").inline(inputs(*urls)))
+        asyncio.run(fetcher.inline(inputs(*urls)))
     assert caught.value.field == "inputs[1].image"
-    assert connected == []
+    assert looked_up == connected == []
 
 
 @pytest.mark.usefixtures("loopback_is_public")
