@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,8 @@ class Adapter:
     """Unique for the engine's life, from 1."""
     folder: Path
     """With ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    made: "asyncio.Task[None]"
-    """Compiles it: the task belongs to nobody who asks, so one who leaves spoils it for none."""
+    made: "asyncio.Future[None]"
+    """Compiles it: it belongs to nobody who asks, so one who leaves spoils it for none."""
     users: int = 0
     """Answers under way that need it."""
 
@@ -75,9 +76,10 @@ class AdapterCompiler:
 
 
 class AdapterShelf:
-    """At most ``capacity`` adapters, and more only while more are in use at once.
+    """At most ``capacity`` adapters, and up to twice as many only while so many are in use at once.
 
-    All calls come from one event loop; compiling happens in a thread of its own.
+    Who needs yet another one waits. All calls come from one event loop; adapters are compiled one
+    after the other, in a thread of their own.
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class AdapterShelf:
         self._kept: OrderedDict[str, Adapter] = OrderedDict()
         """By key, the least recently asked for first."""
         self._num_made = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fedkim-adapters")
+        self._dropped = asyncio.Event()
 
     @property
     def keys(self) -> list[str]:
@@ -116,6 +120,9 @@ class AdapterShelf:
             key: See ``adapter_key``.
             alpha_P: Expert weights; None for an adapter without experts.
         """
+        while key not in self._kept and len(self._kept) >= 2 * self.capacity:
+            self._dropped.clear()
+            await self._dropped.wait()
         telemetry.inc(ADAPTER_LOADS, result="hit" if key in self._kept else "miss")
         adapter = self._kept.get(key) or self._begin(key, alpha_P)
         self._kept.move_to_end(key)
@@ -130,20 +137,28 @@ class AdapterShelf:
     def _begin(self, key: str, alpha_P: Tensor | None) -> Adapter:
         self._num_made += 1
         folder = self.home / f"adapter-{self._num_made}"
-        made = asyncio.create_task(asyncio.to_thread(self._compile_into, folder, alpha_P))
+        loop = asyncio.get_running_loop()
+        made = loop.run_in_executor(self._thread, self._compile_into, folder, alpha_P)
         adapter = self._kept[key] = Adapter(self._num_made, folder, made)
-        made.add_done_callback(lambda task: self._forget_failure(key, task))
+        made.add_done_callback(lambda _: self._drop_failed(key, adapter))
         return adapter
 
-    def _forget_failure(self, key: str, made: "asyncio.Task[None]") -> None:
+    def _drop_failed(self, key: str, adapter: Adapter) -> None:
         """Keep no adapter that could not be compiled: the next who asks tries anew."""
-        if made.cancelled() or made.exception():
-            del self._kept[key]
+        if adapter.made.cancelled() or adapter.made.exception():
+            if self._kept.get(key) is adapter:
+                del self._kept[key]
+                self._dropped.set()
+            self._thread.submit(shutil.rmtree, adapter.folder, ignore_errors=True)
 
     async def _drop_surplus(self) -> None:
         """Let the least recently used go, but none that an answer under way needs."""
-        idle = [key for key, a in self._kept.items() if a.made.done() and not a.users]
-        for key in idle[: max(0, len(self._kept) - self.capacity)]:
-            adapter = self._kept.pop(key)
+        while len(self._kept) > self.capacity and (key := self._idle_key()):
+            adapter = self._kept.pop(key)  # chosen anew after each wait: others lend meanwhile
+            self._dropped.set()
             await self._forget(adapter.number)
             await asyncio.to_thread(shutil.rmtree, adapter.folder, ignore_errors=True)
+
+    def _idle_key(self) -> str | None:
+        """Return the least recently used adapter's key that nobody needs now."""
+        return next((k for k, a in self._kept.items() if a.made.done() and not a.users), None)

@@ -133,8 +133,8 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
-        if quota is not None and len(body.inputs) > 1:
-            await charge(quota, request.scope, len(body.inputs) - 1)
+        if quota is not None:
+            await charge(quota, request.scope, len(body.inputs))
         asked = await gateway.understand_inputs(task, body)
         request.scope[TASK] = task
         answers = await gateway.predict(asked)

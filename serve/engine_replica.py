@@ -40,6 +40,11 @@ class EngineReplica:
         finally:
             await pieces.aclose()
 
+    def __del__(self) -> None:
+        """End the engine: Serve calls this where a replica ends, and at no other time."""
+        if engine := getattr(self, "engine", None):
+            engine.close()
+
     def check_health(self) -> None:
         """Raise where the engine has ended, so that Serve replaces the replica."""
         self.engine.require_alive()

@@ -7,6 +7,7 @@
 import logging
 import math
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from limits import parse
@@ -20,6 +21,8 @@ from serve.errors import FieldError, RateLimitedError
 from serve.http_errors import error_response
 
 log = logging.getLogger(__name__)
+CHARGED = "fedkim.charged"
+"""In a request's scope once its questions were counted, or refused."""
 ANYBODY = "anybody"
 """Whom questions without a key are counted for."""
 
@@ -28,7 +31,7 @@ class Quota(Protocol):
     """Counts questions."""
 
     async def take(self, key: str, num: int = 1) -> float:
-        """Count questions of a key, all of them or none.
+        """Count questions of a key, all of them or none; with 0, look whether one may be asked.
 
         Returns:
             Seconds until some of them may be asked, 0 for all of them now, infinity where so many
@@ -54,7 +57,10 @@ class MovingWindow:
         """Count questions of a key; see ``Quota``."""
         if num > self.limit.amount:
             return math.inf
-        if await self.window.hit(self.limit, key, cost=num):
+        asked = (
+            self.window.hit(self.limit, key, cost=num) if num else self.window.test(self.limit, key)
+        )
+        if await asked:
             return 0.0
         stats = await self.window.get_window_stats(self.limit, key)
         return max(stats.reset_time - time.time(), 1.0)
@@ -63,7 +69,8 @@ class MovingWindow:
 class QuotaCheck:
     """ASGI middleware: refuses a key's requests beyond its quota before their bodies are read.
 
-    Each counts as one question here; the route that finds more in it charges the rest.
+    A chat is one question. How many patients a prediction asks about stands in its body: its route
+    charges them, all or none, and a body that it never understood is charged as one.
     """
 
     def __init__(self, app: ASGIApp, quota: Quota) -> None:
@@ -72,18 +79,23 @@ class QuotaCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        counted = scope["type"] == "http" and scope["method"] == "POST"
-        if counted and scope["path"].startswith(COUNTED):
-            try:
-                await charge(self.quota, scope, 1)
-            except RateLimitedError as error:
-                await error_response(error)(scope, receive, send)
-                return
+        asks = scope["type"] == "http" and scope["method"] == "POST"
+        if not (asks and scope["path"].startswith(COUNTED)):
+            await self.app(scope, receive, send)
+            return
+        try:
+            await charge(self.quota, scope, 0 if scope["path"].endswith("/predict") else 1)
+        except RateLimitedError as error:
+            await error_response(error)(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+        if CHARGED not in scope:
+            with suppress(RateLimitedError):
+                await charge(self.quota, scope, 1)
 
 
 async def charge(quota: Quota, scope: Scope, num: int) -> None:
-    """Count questions for the key of a request.
+    """Count questions for the key of a request; with 0, look whether it may ask at all.
 
     Where the counter does not answer they are free: a limit on load is no reason to refuse
     everybody.
@@ -92,6 +104,8 @@ async def charge(quota: Quota, scope: Scope, num: int) -> None:
         RateLimitedError: the key has asked as often as it may for now.
         FieldError: it may never ask so many at once.
     """
+    if num:
+        scope[CHARGED] = True
     try:
         wait_s = await quota.take(scope.get(KEY_NAME, ANYBODY), num)
     except Exception as error:
@@ -99,7 +113,7 @@ async def charge(quota: Quota, scope: Scope, num: int) -> None:
         return
     if math.isinf(wait_s):
         raise FieldError(
-            f"The request asks {num} more questions at once.",
+            f"The request asks {num} questions at once.",
             "A key's rate limit counts each patient of a request, and is smaller than that.",
             "Send fewer patients in one request.",
             "inputs",

@@ -31,7 +31,8 @@ class Bench:
         self.made.append(folder.name)
 
     async def forget(self, number: int) -> None:
-        """Stand in for the engine."""
+        """Stand in for the engine, which takes a while."""
+        await asyncio.sleep(0.01)
         self.gone.append(number)
 
     async def ask(self, key: str, until: asyncio.Event | None = None) -> int:
@@ -82,6 +83,43 @@ def test_one_that_is_in_use_stays_and_several_askers_wait_for_one_compilation(
     asyncio.run(ask())
     assert sorted(bench.made) == ["adapter-1", "adapter-2"]
     assert bench.gone == [2]
+
+
+def test_several_that_end_at_once_drop_each_adapter_once_and_none_that_was_lent_anew(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, capacity=2)
+
+    async def ask() -> None:
+        await bench.ask("x")
+        await bench.ask("y")
+        over = asyncio.Event()
+        both = [asyncio.create_task(bench.ask(key, until=over)) for key in "cd"]
+        while len(bench.made) < 4:
+            await asyncio.sleep(0.001)
+        over.set()
+        await asyncio.sleep(0.005)  # c and d end, and x is being forgotten
+        assert await bench.ask("y") in (2, 5)
+        await asyncio.gather(*both)
+
+    asyncio.run(ask())
+    assert len(bench.shelf.keys) == 2
+    assert len(set(bench.gone)) == len(bench.gone)
+
+
+def test_no_more_than_twice_the_capacity_are_in_use_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, capacity=1)
+
+    async def ask() -> None:
+        over = asyncio.Event()
+        asked = [asyncio.create_task(bench.ask(key, until=over)) for key in "abcd"]
+        await asyncio.sleep(0.05)
+        assert bench.shelf.keys == ["a", "b"]
+        over.set()
+        assert sorted(await asyncio.gather(*asked)) == [1, 2, 3, 4]
+
+    asyncio.run(ask())
+    assert len(bench.shelf.keys) == 1
 
 
 def test_what_cannot_be_compiled_fails_for_all_who_wait_and_is_tried_anew(tmp_path: Path) -> None:

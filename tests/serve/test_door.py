@@ -50,15 +50,22 @@ class BrokenQuota:
 def test_each_patient_counts_as_a_question(engine: TransformersEngine) -> None:
     app = create_app(Gateway(engine), keys=TWO_KEYS, quota=MovingWindow("5/minute"))
     with TestClient(app) as web:
-        # 1 + 3 of 5 are used up; the next patient takes the last one, and the one after is refused.
-        sizes = (1, 3, 2, 1, 7)
+        # 1 + 3 of 5 are used up: 2 are refused and cost nothing, so that 1 still goes through.
+        sizes = (1, 3, 2, 1, 1)
         asked = [
             web.post(PREDICT, json={"inputs": [{}] * size}, headers=as_("ward")) for size in sizes
         ]
-        assert [a.status_code for a in asked] == [400, 400, 429, 429, 429]
-        many = web.post(PREDICT, json={"inputs": [{}] * 7}, headers=as_("lab"))
+        assert [a.status_code for a in asked] == [400, 400, 429, 400, 429]
+        many = web.post(PREDICT, json={"inputs": [{}] * 6}, headers=as_("lab"))
         assert (many.status_code, many.json()["error"]["param"]) == (400, "inputs")
         assert "fewer patients" in many.json()["error"]["message"]
+
+
+def test_a_body_that_is_not_understood_counts_as_one_question(engine: TransformersEngine) -> None:
+    app = create_app(Gateway(engine), keys=TWO_KEYS, quota=MovingWindow("2/minute"))
+    with TestClient(app) as web:
+        asked = [web.post(PREDICT, content=b"{", headers=as_("ward")) for _ in range(3)]
+        assert [a.status_code for a in asked] == [400, 400, 429]
 
 
 def test_a_counter_that_is_gone_stops_nobody(engine: TransformersEngine) -> None:
