@@ -317,7 +317,8 @@ class InjectionConfig(Frozen):
     num_workers: PositiveInt = 1
     workers: Literal["each_round", "whole_run"] = "each_round"
     """``each_round`` starts them for their turn, so that their GPUs are free, and an autoscaler may
-    take the nodes away, while clients train. ``whole_run`` keeps them and what they hold."""
+    take the nodes away, while clients train. ``whole_run`` keeps their processes and what those
+    have imported; each round loads its own model."""
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt = 2

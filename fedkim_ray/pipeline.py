@@ -24,6 +24,7 @@ import torch
 
 from fedkim_ray.aborting import abortable
 from fedkim_ray.bundle.layout import BundleFacts, ValidationFacts
+from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
@@ -227,16 +228,19 @@ def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> No
 
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
-    """Publish the bundle of the last round."""
-    facts = write_bundle(
-        run.bundle,
-        run.injected(run.recipe.federation.rounds - 1),
-        run.recipe,
-        plan.card,
-        tuple(plan.tasks.values()),
-        tuple(plan.tasks_by_client) if run.recipe.federation.clients_train else (),
-        validation_of(run),
-    )
+    """Publish the bundle of the last round; one that is there may have scores since, and stays."""
+    if is_published(run.bundle):
+        facts = read_facts(run.bundle)
+    else:
+        facts = write_bundle(
+            run.bundle,
+            run.injected(run.recipe.federation.rounds - 1),
+            run.recipe,
+            plan.card,
+            tuple(plan.tasks.values()),
+            tuple(plan.tasks_by_client) if run.recipe.federation.clients_train else (),
+            validation_of(run),
+        )
     tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
     return facts
 

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 from .own_data import write_own_data as write_own_data_
+
+
+def pytest_sessionstart() -> None:
+    """Hear Ctrl-C, and let child processes hear it, where a shell in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

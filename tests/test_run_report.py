@@ -7,7 +7,7 @@ from fedkim_ray.bundle.layout import CARD, ValidationFacts
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.evaluation.results import read_report
 from fedkim_ray.federation.round_files import publish_scores
-from fedkim_ray.pipeline import validation_of
+from fedkim_ray.pipeline import run_recipe, validation_of
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_report import score_run
@@ -41,6 +41,8 @@ def test_scoring_a_run_writes_its_scores_into_the_bundle(
     assert f"| exact match {match}, token F1 " in card
     assert report.subset_note in card
     assert read_report(run.evaluation).version == load_bundle(run.bundle.url).facts.version
+    assert run_recipe(run, lambda event: None).version == report.version  # resumed, though done
+    assert run.bundle.read_bytes(CARD).decode() == card
 
 
 def test_what_clients_validated_goes_from_the_last_round_into_the_bundle(tmp_path: Path) -> None:

@@ -143,8 +143,7 @@ def _carries(model: InjectedModel, samples: SampleSet, group: str) -> np.ndarray
     carries_N = np.zeros(len(samples), dtype=bool)
     for modality in model.light.groups[group]:
         if modality in samples.table.column_names:
-            column = samples.table[modality].combine_chunks()
-            carries_N |= column.is_valid().to_numpy(zero_copy_only=False)
+            carries_N |= samples.table[modality].is_valid().to_numpy()
     return carries_N
 
 

@@ -69,9 +69,10 @@ class TrainRuns:
     def end(self, timeout_s: float) -> None:
         """End every run: the mailbox has stopped; abort what does not end within the time."""
         still_run = _join(self._threads, timeout_s)
-        with suppress(RayError):
-            if still_run:
+        if still_run:
+            with suppress(RayError):
                 self._abort(ray.get(self._mailbox.controllers.remote(), timeout=KILL_TIMEOUT_S))
+        with suppress(RayError):
             for placement in ray.get(self._mailbox.placements.remote(), timeout=KILL_TIMEOUT_S):
                 remove_placement_group(placement)
         self._threads = []

@@ -83,6 +83,12 @@ class InjectedModel(nn.Module):
         self.gate = ExpertGate(m3oe.num_experts, m3oe.rank) if routed else None
         self.router = make_router(m3oe, width) if routed else None
         self.llm = adapt(base.llm, injection, self.gate)
+        place = (
+            base.llm.get_input_embeddings().weight.device
+        )  # a packed base lies on its GPU already
+        for part in (self.light, self.aligners, self.router):
+            if part is not None:
+                part.to(place)
         self._described: dict[str, Tensor] = {}
         self._routed: dict[tuple[str, tuple[Modality, ...]], Tensor] = {}
         # Embedded before any sharding: later, every rank would have to embed in the same order.

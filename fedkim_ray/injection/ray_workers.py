@@ -1,10 +1,11 @@
-"""Injection workers that are started for each round, or that stay and keep what they hold.
+"""Injection workers that are started for each round, or whose processes stay for all of them.
 
 Those that stay are one long Ray Train run: they ask a desk for the next round's plan, and the
 round's manifest tells the driver that it is done.
 """
 
 import asyncio
+import gc
 from types import TracebackType
 from typing import Any, Self
 
@@ -87,6 +88,7 @@ def stay(config: dict[str, Any]) -> None:
     while (plan := ray.get(config["desk"].next_plan.remote(done))) is not None:
         if not is_published(Folder.at(plan.out_url)):  # workers may be lost just after its end
             train_plan(plan, config["progress"])
+            gc.collect()  # the round's model is full of cycles, and the next one loads its own
         done = plan.round_index
 
 

@@ -88,6 +88,8 @@ def _unreadable(message: str, rows_before: int, header: list[str]) -> Unreadable
 
 def _split_header(block: bytes, parsing: pyarrow.csv.ParseOptions) -> tuple[list[str], bytes]:
     """Return the columns' names, and the block from the next line on."""
+    if b"\n" not in block and b"\r" in block.rstrip(b"\r"):  # lines of old Macintosh files
+        raise UnreadableRowError(1)
     line, _, rest = block.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     names = pyarrow.csv.read_csv(pa.BufferReader(line + b"\n"), parse_options=parsing).column_names
     return list(names), rest

@@ -158,9 +158,13 @@ class _Unit:
     def take(self, index: int, item: Item) -> None:
         """Read one item."""
         try:
-            with answering(self.importer.files.folder):
-                for made in self.importer.rows(item):
-                    self._take_one(index, made)
+            rows = iter(self.importer.rows(item))
+            while True:
+                with answering(self.importer.files.folder):  # and not the disk that rows go to
+                    made = next(rows, None)
+                if made is None:
+                    return
+                self._take_one(index, made)
         except RowRejectedError as error:
             self._reject(index, Rejection(reason=error.reason, column=error.column))
 

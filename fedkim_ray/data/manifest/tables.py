@@ -90,8 +90,8 @@ def _unreadable(name: str, row: int | None) -> DataError:
     """Name the row and not what is in it."""
     return DataError(
         f"{name!r} cannot be read{f' at row {row}' if row else ''}.",
-        "Every row has as many values as the header, in UTF-8, quoted where a value has the "
-        "delimiter in it.",
+        "Every row ends with a line feed and has as many values as the header, in UTF-8, quoted "
+        "where a value has the delimiter in it.",
         "Export the table again, or correct the row.",
     )
 

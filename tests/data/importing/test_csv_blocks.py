@@ -34,6 +34,11 @@ def test_a_quote_within_a_plain_value_opens_nothing(block_bytes: int) -> None:
     assert found == [("5'11\"", "x"), ("y\nz", "6'")]
 
 
+def test_lines_that_end_as_on_old_macintoshes_are_refused_and_not_taken_for_a_header() -> None:
+    with pytest.raises(UnreadableRowError):
+        rows_of("a,b\r1,0\r2,1\r", 64)
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_table_without_rows_has_its_columns(end: str) -> None:
     (table,) = csv_tables(io.BytesIO(f"b,a{end}".encode()).read, TEXT, block_bytes=2)
