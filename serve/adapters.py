@@ -122,6 +122,7 @@ class AdapterShelf:
         """
         while key not in self._kept and len(self._kept) >= 2 * self.capacity:
             self._dropped.clear()
+            await self._drop_surplus()  # of those who were cancelled while they cleared up
             await self._dropped.wait()
         telemetry.inc(ADAPTER_LOADS, result="hit" if key in self._kept else "miss")
         adapter = self._kept.get(key) or self._begin(key, alpha_P)
