@@ -35,6 +35,11 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests that start Ray to the end: a process in a cluster counts its metrics there."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+
+
 @pytest.fixture(scope="session")
 def write_own_data() -> Callable[..., None]:
     """Write a made-up hospital's folder as the example mapping expects it."""
