@@ -36,7 +36,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tests that start Ray to the end: a process in a cluster counts its metrics there."""
+    """Leave tests that start Ray to the end: a process in a cluster counts its metrics there."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
