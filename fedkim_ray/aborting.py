@@ -14,6 +14,8 @@ from fedkim_ray.run_folder import RunFolder
 
 POLL_S = 2.0
 """Seconds between two looks for the mark."""
+WAKE = signal.SIGUSR1
+"""Ends the main thread's work. Not SIGINT, which a shell lets its background jobs ignore."""
 
 
 @contextmanager
@@ -24,13 +26,14 @@ def abortable(run: RunFolder, poll_s: float = POLL_S) -> Iterator[None]:
         RunAbortedError: somebody did.
     """
     run.forget_abort()
+    before = signal.signal(WAKE, signal.default_int_handler)
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(poll_s):
             if run.abort_requested():
                 main = threading.main_thread().ident or 0
-                signal.pthread_kill(main, signal.SIGINT)  # ends a blocking call, too
+                signal.pthread_kill(main, WAKE)  # ends a blocking call, too
                 return
 
     watcher = threading.Thread(target=watch, name="abort-watch", daemon=True)
@@ -49,3 +52,4 @@ def abortable(run: RunFolder, poll_s: float = POLL_S) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+        signal.signal(WAKE, before)

@@ -1,5 +1,6 @@
 """A run ended from outside."""
 
+import signal
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,16 @@ def test_the_mark_ends_a_block_that_waits(run: RunFolder) -> None:
     with pytest.raises(RunAbortedError, match="--resume"), abortable(run, poll_s=0.02):
         time.sleep(20.0)
     assert read_log(run)[-1]["event"] == "aborted"
+
+
+def test_the_mark_is_heard_where_ctrl_c_is_not(run: RunFolder) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's background job has it
+    try:
+        threading.Timer(0.1, run.request_abort).start()
+        with pytest.raises(RunAbortedError), abortable(run, poll_s=0.02):
+            time.sleep(20.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_resumed_run_forgets_the_mark(run: RunFolder) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +76,28 @@ def test_a_killed_run_resumes_to_the_same_numbers(tiny_root: str, tmp_path: Path
     assert all(torch.equal(came[name], expected[name]) for name in expected)
 
 
+def interrupt(run: Run, _: Path) -> None:
+    """Press Ctrl-C."""
+    run.process.send_signal(signal.SIGINT)
+
+
+def abort(_: Run, out: Path) -> None:
+    """Ask from another process, which waits until the driver has heard it."""
+    asked = subprocess.run(
+        [BIN / "fedkim", "abort", out], capture_output=True, text=True, timeout=90, check=True
+    )
+    assert "Go on with: fedkim run --resume" in asked.stdout
+
+
 @pytest.mark.ray
-def test_ctrl_c_ends_everything_and_keeps_what_was_published(
-    tiny_root: str, tmp_path: Path
+@pytest.mark.parametrize("end", [interrupt, abort])
+def test_a_run_that_is_ended_keeps_what_was_published(
+    end: Callable[[Run, Path], None], tiny_root: str, tmp_path: Path
 ) -> None:
     run = start(tmp_path / "run", root=tiny_root)
     published = tmp_path / "run/rounds/0000/aggregated/manifest.json"
     run.wait_for(published)
-    run.process.send_signal(signal.SIGINT)
+    end(run, tmp_path / "run")
     said = run.finish(exit_code=130, timeout_s=60)
     assert "Traceback" not in said
     assert published.exists()
