@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -17,8 +17,8 @@ PRELOADED = ("fedkim_ray.data.importing.staging",)
 
 def in_processes(
     call: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], workers: int
-) -> Iterator[Any]:
-    """Yield the results as they come, not in order.
+) -> Generator[Any, None, None]:
+    """Yield the results as they come, not in order; who stops early closes it, and the workers end.
 
     The first seconds pass in this process: a small job is done before a worker would have started.
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,9 +226,10 @@ class _Import:
         self.progress(done, len(units), "reading")
         alone = any(lives_in_this_process(f) for f in (self.files.folder, self.root))
         workers = 1 if alone else max(1, min(self.request.workers, len(jobs)))
-        for _ in in_processes(stage_unit, jobs, workers):
-            done += 1
-            self.progress(done, len(units), "reading")
+        with closing(in_processes(stage_unit, jobs, workers)) as staged:
+            for _ in staged:
+                done += 1
+                self.progress(done, len(units), "reading")
         return units
 
     def _require_few(self, rejections: Sequence[Mapping[str, Any]], num_rows: int) -> None:

@@ -1,6 +1,7 @@
 """One import from end to end, on twenty-four short records."""
 
 import json
+import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -108,6 +109,21 @@ def test_an_interrupted_import_goes_on(records: Path, root: Path, tmp_path: Path
     run_import(request(records, target), lambda done, total, note: seen.append(done))
     assert seen[1] == 12, "the first twelve units are not read again"
     assert files_of(target) == files_of(root)
+
+
+def test_an_interrupted_import_leaves_no_worker(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ALONE_S", 0.0)
+
+    def stop_soon(done: int, total: int, note: str) -> None:
+        if done == 3:
+            assert multiprocessing.active_children()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_import(request(records, tmp_path / "root", workers=2), stop_soon)
+    assert not multiprocessing.active_children()
 
 
 def test_adding_data_moves_no_one(
