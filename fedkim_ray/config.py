@@ -177,6 +177,9 @@ class LocalTrainingConfig(Frozen):
     lr: PositiveFloat = 1e-4
     """Learning rate of a fresh Adam each round."""
     weight_decay: NonNegativeFloat = 0.0
+    checkpoint_every: PositiveInt | None = None
+    """Batches between two copies of the half-trained round on the client's own disk, from which a
+    worker that was killed goes on; None: it repeats the round. For rounds of many minutes."""
 
 
 class FederationConfig(Frozen):

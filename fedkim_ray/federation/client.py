@@ -26,6 +26,7 @@ from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import TrainingDivergedError
 from fedkim_ray.federation.client_data import group_examples, load_client_data
 from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.half_round import HalfRound, Progress
 from fedkim_ray.federation.objective import batch_loss, task_weights
 from fedkim_ray.federation.scoring import metrics_of, score_heads
 from fedkim_ray.federation.setup import ClientSetup, require_no_running_statistics
@@ -117,12 +118,13 @@ class Client:
         weights = task_weights({task: len(s) for task, s in self.data.train.items()})
         optimizer = fresh_adam(theta, plan.local.lr, plan.local.weight_decay)
         self.model.train()
-        total, num_seen = 0.0, 0
-        for batch, size in self._batches(plan):
+        half = HalfRound(plan, theta_global, self.team)
+        done = half.restore(self.theta, optimizer)
+        for batch, size in self._batches(plan, skip=done.num_batches):
             loss = torch.zeros(())
             if batch is not None:  # a small batch may leave a worker without a share
                 loss = batch_loss(self.model, batch, self.tasks, weights) * (batch.size / size)
-            total, num_seen = total + loss.item() * size, num_seen + size
+            total = done.total_loss + loss.item() * size
             if plan.proximal_mu:
                 term = proximal_term(theta, anchor, plan.proximal_mu)
                 loss = loss + term / self.team.size  # the workers' gradients are summed
@@ -131,17 +133,21 @@ class Client:
                 loss.backward()  # type: ignore[no-untyped-call]
             self.team.sum_gradients(theta)
             optimizer.step()
-        return _require_finite(self.team.sum_number(total) / num_seen, plan)
+            done = Progress(done.num_batches + 1, done.num_examples + size, total)
+            half.save(done, self.theta, optimizer)
+        half.remove()
+        return _require_finite(self.team.sum_number(done.total_loss) / done.num_examples, plan)
 
-    def _batches(self, plan: RoundPlan) -> Iterator[tuple[Batch | None, int]]:
-        """Yield this worker's share of each batch, and the size of the whole.
+    def _batches(self, plan: RoundPlan, skip: int = 0) -> Iterator[tuple[Batch | None, int]]:
+        """Yield this worker's share of each batch after the first ``skip``, and the size of the whole.
 
         Every example comes once an epoch, tasks mixed, in this round's order.
         """
         examples = JoinedSamples(self.data.train)
         order = torch.Generator().manual_seed(seed_of(plan, "order"))
         for _ in range(plan.local.epochs):
-            lists = list(epoch_batches(len(examples), plan.local.batch_size, order))
+            all_lists = list(epoch_batches(len(examples), plan.local.batch_size, order))
+            lists, skip = all_lists[skip:], max(0, skip - len(all_lists))
             shares = [self.team.share(rows) for rows in lists]
             decoded = load_batches(examples, filter(None, shares), self.setup.spec)
             for rows, share in zip(lists, shares, strict=True):

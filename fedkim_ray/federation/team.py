@@ -54,6 +54,14 @@ class Team:
         dist.all_reduce(total)
         return float(total)
 
+    def agrees(self, number: int) -> bool:
+        """Return whether all workers have the same number."""
+        if self.size == 1:
+            return True
+        ends = torch.tensor([number, -number])
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
+
 
 def team_of_process() -> Team:
     """Return this process's place; alone where torch.distributed was not started."""

@@ -77,9 +77,9 @@ def resident(ray_cluster, opened) -> Iterator[Clients]:
 
 
 def train(
-    tiny, clients: Clients, rounds: int, epochs: int = 1, on_event=None, **changes
+    tiny, clients: Clients, rounds: int, epochs: int = 1, on_event=None, local=None, **changes
 ) -> tuple[ServerState, list[RoundReport]]:
-    local = tiny.federation.local.model_copy(update={"epochs": epochs})
+    local = tiny.federation.local.model_copy(update={"epochs": epochs, **(local or {})})
     federation = tiny.federation.model_copy(update={"local": local, **changes})
     state, reports = FedAvg().init(tiny.params), []
     for round_index in range(rounds):
@@ -104,8 +104,9 @@ def test_two_rounds_equal_the_plain_loops_to_the_bit(tiny, opened, resident: Cli
         assert report.failures == ()
 
 
+@pytest.mark.parametrize("checkpoint_every", [None, 5])
 def test_a_worker_killed_in_a_round_comes_back_and_answers(
-    tiny, opened, resident: RayClients
+    tiny, opened, resident: RayClients, checkpoint_every: int | None
 ) -> None:
     with opened("local") as clients:
         expected, _ = train(tiny, clients, rounds=1, epochs=25)
@@ -115,8 +116,10 @@ def test_a_worker_killed_in_a_round_comes_back_and_answers(
         if event["event"] == "round_started":
             threading.Timer(1.0, os.kill, (victim.pid, signal.SIGKILL)).start()
 
-    came, [report] = train(tiny, resident, rounds=1, epochs=25, on_event=kill_soon)
-    assert resident.members()["south"].num_starts == 2
+    num_starts = resident.members()["south"].num_starts
+    kept = {"checkpoint_every": checkpoint_every}
+    came, [report] = train(tiny, resident, rounds=1, epochs=25, on_event=kill_soon, local=kept)
+    assert resident.members()["south"].num_starts == num_starts + 1
     assert report.failures == ()
     assert same(came, expected)
 
