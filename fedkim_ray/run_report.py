@@ -6,7 +6,7 @@ from fedkim_ray.bundle.layout import Interval, Scores, TaskScore
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.bundle.write import add_scores
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
-from fedkim_ray.evaluation.report import IN_TERMINAL, NAMES, html_report, write_html
+from fedkim_ray.evaluation.report import NAMES, html_report, write_html
 from fedkim_ray.evaluation.results import EvaluationReport, write_report
 from fedkim_ray.evaluation.scoring import OnProgress
 from fedkim_ray.run_folder import RunFolder
@@ -71,7 +71,7 @@ def scores_of(report: EvaluationReport) -> Scores:
                 num_questions=t.num_questions,
                 metrics={
                     NAMES[m]: Interval(value=e.value, low=e.low, high=e.high)
-                    for m in IN_TERMINAL[t.kind]
+                    for m in t.shown
                     if (e := t.metrics.get(m)) is not None
                 },
             )

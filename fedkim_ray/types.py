@@ -38,6 +38,8 @@ class Task(Frozen):
     """The question in other words; an import may deal them out, so that no wording is learnt."""
     answer_words: tuple[str, str] = ("No", "Yes")
     """Answers for label 0 and label 1 of a yes/no task, most natural spelling."""
+    metrics: tuple[str, ...] = ()
+    """What reports show of its answers, the first above all; the usual ones where empty."""
     source: str = ""
     """The data set the paper takes this task from."""
     split_by: str = "subject"

@@ -55,7 +55,10 @@ def tasks(as_json: AsJson = False) -> None:
     from fedkim_ray.data.tasks import METRICS, TASKS
 
     if as_json:
-        told = [{**task.model_dump(mode="json"), "metrics": METRICS[task.kind]} for task in TASKS]
+        told = [
+            {**task.model_dump(mode="json"), "metrics": task.metrics or METRICS[task.kind]}
+            for task in TASKS
+        ]
         typer.echo(json.dumps(told))
         return
     table = Table("task", "role", "modalities", "kind", "question")

@@ -169,7 +169,7 @@ def task_table(added: Iterable[Task] = ()) -> Mapping[TaskId, Task]:
     """Return the built-in tasks and the user's own, by id.
 
     Raises:
-        RecipeError: an id is taken, or a modality is unknown.
+        RecipeError: an id is taken, or a modality or metric is unknown.
     """
     table = {task.id: task for task in TASKS}
     for task in added:
@@ -185,6 +185,13 @@ def task_table(added: Iterable[Task] = ()) -> Mapping[TaskId, Task]:
                 f"Task {task.id!r} names the modalities {unknown}.",
                 f"The modalities are {', '.join(MODALITIES)}.",
                 "Correct the task in the recipe.",
+            )
+        unmeasured = [m for m in task.metrics if m not in METRICS[task.kind]]
+        if unmeasured:
+            raise RecipeError(
+                f"Task {task.id!r} names the metrics {unmeasured}.",
+                f"Answers of the kind {task.kind!r} have {', '.join(METRICS[task.kind])}.",
+                "Correct the task's metrics.",
             )
         table[task.id] = task
     return table

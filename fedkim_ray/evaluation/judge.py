@@ -125,6 +125,7 @@ def _judge_task(
         num_available=test.num_available[task.id],
         num_subjects=len(rows["subject_id"].unique()),
         metrics=metrics_of(rows, task, num_draws),
+        chosen=task.metrics,
         num_yes=sum(rows["label"].to_pylist()) if yes_no else None,
         num_unreadable=said.count(None) if yes_no else 0,
         confusion=_confusion(rows, said) if yes_no else None,

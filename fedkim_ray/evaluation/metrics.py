@@ -33,7 +33,12 @@ WHY_UNDEFINED = {
 NO_PROBABILITY = "undefined: generated words carry no probability"
 NAMES_BY_KIND = METRICS
 HEADLINE: Mapping[str, Literal["auroc", "token_f1"]] = {"yes_no": "auroc", "generate": "token_f1"}
-"""The one metric that stands for a task of each kind."""
+"""The one metric that stands for a task of each kind wherever tasks or models are compared."""
+SHOWN: Mapping[str, tuple[str, ...]] = {
+    "yes_no": ("auroc", "accuracy", "f1", "ece"),
+    "generate": GENERATION[:3],
+}
+"""What narrow tables show of a task that names no metrics of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.client_figures import client_curves
 from fedkim_ray.evaluation.compare import TaskDifference
-from fedkim_ray.evaluation.metrics import GENERATION, HEADLINE, NAMES_BY_KIND
+from fedkim_ray.evaluation.metrics import NAMES_BY_KIND
 from fedkim_ray.evaluation.page import inline, render
 from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
 from fedkim_ray.storage import Folder
@@ -34,7 +34,6 @@ NAMES: Mapping[str, str] = {
     "rouge_l": "ROUGE-L",
 }
 """Metrics as readers know them."""
-IN_TERMINAL = {"yes_no": ("auroc", "accuracy", "f1", "ece"), "generate": GENERATION[:3]}
 EXAMPLES_PER_TASK = 3
 
 
@@ -44,13 +43,14 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         f"[bold]{report.name}[/bold] ({report.variant}, version {report.version}) on "
         f"{report.data_name}. {report.subset_note} 95 % bootstrap intervals by subject."
     )
-    for title, kind, tasks in _sections(report):
+    for title, _, tasks in _sections(report):
         table = Table(title=title)
-        for column in ("task", "data", "n", *(NAMES[m] for m in IN_TERMINAL[kind])):
+        shown = list(dict.fromkeys(m for task in tasks for m in task.shown))
+        for column in ("task", "data", "n", *(NAMES[m] for m in shown)):
             words = column in ("task", "data")
             table.add_column(column, justify="left" if words else "right", no_wrap=words)
         for task in tasks:
-            values = [_short(task.metrics[m]) for m in IN_TERMINAL[kind]]
+            values = [_short(task.metrics[m]) for m in shown]
             table.add_row(task.task, task.data_kind, str(task.num_questions), *values)
         console.print(table)
     if any(task.subgroups for task in report.tasks):
@@ -97,7 +97,6 @@ def html_report(
             for title, kind, tasks in _sections(report)
         ],
         names=NAMES,
-        headline=HEADLINE,
         remarks=[(task.task, line) for task in report.tasks for line in _remarks(task)],
         figures={name: inline(figure) for name, figure in drawn.items()},
         examples=examples_of(answers, report) if answers is not None else [],
@@ -144,12 +143,11 @@ def _subgroup_table(report: EvaluationReport) -> Table:
     for column in ("task", "group", "n", "subjects", "metric", "value"):
         table.add_column(column, no_wrap=column == "group")
     for task in report.tasks:
-        metric = HEADLINE[task.kind]
         for group in task.subgroups:
-            value = _short(group.metrics[metric]) if group.metrics else "-"
+            value = _short(group.metrics[task.headline]) if group.metrics else "-"
             numbers = (str(group.num_questions), str(group.num_subjects))
             name = f"{group.trait} {group.level}"
-            table.add_row(task.task, name, *numbers, NAMES[metric], value)
+            table.add_row(task.task, name, *numbers, NAMES[task.headline], value)
     return table
 
 

@@ -12,6 +12,7 @@ from fedkim_ray.errors import StorageError
 from fedkim_ray.evaluation.answer_log import LOG
 from fedkim_ray.evaluation.answers import ANSWERS
 from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.metrics import HEADLINE, SHOWN
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality, TaskId
 
@@ -86,12 +87,25 @@ class TaskResult(Frozen):
     num_unreadable: int = 0
     """Yes/no answers in words that are neither; they count as wrong."""
     metrics: dict[str, Estimate]
+    """All of its kind."""
+    chosen: tuple[str, ...] = ()
+    """Those that the task itself names."""
     confusion: Confusion | None = None
     """None for generated answers."""
     subgroups: tuple[Subgroup, ...] = ()
     """Empty where the data state neither sex nor age nor site."""
     routing: Routing | None = None
     note: str = ""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics for a narrow table."""
+        return self.chosen or SHOWN[self.kind]
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for all."""
+        return self.chosen[0] if self.chosen else HEADLINE[self.kind]
 
 
 class EvaluationReport(Frozen):

@@ -52,3 +52,8 @@ def test_a_taken_id_is_refused() -> None:
 def test_an_unknown_modality_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"'gait' names the modalities \['smell'\]"):
         task_table([OWN.model_copy(update={"modalities": ("signal", "smell")})])
+
+
+def test_a_metric_of_another_kind_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"'gait' names the metrics \['bleu_1'\]"):
+        task_table([OWN.model_copy(update={"metrics": ("recall", "bleu_1")})])

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.cli.main import app
 from fedkim_ray.data.root import read_card
+from fedkim_ray.evaluation.results import read_report
 from fedkim_ray.storage import Folder
 from serve.api import create_app
 from serve.gateway import Gateway
@@ -70,6 +71,8 @@ def test_the_page_leads_to_a_whole_root(hospital: Path) -> None:
 def test_a_task_of_ones_own_is_trained_and_served(hospital: Path, ray_cluster: None) -> None:
     for command in commands():
         follow(command)
+    report = read_report(Folder.at(hospital / "runs/own/evaluation"))
+    assert report.result("needs_cath").headline == "recall"
     bundle = load_bundle(str(hospital / "runs/own/bundle"))
     engine = TransformersEngine(bundle)
     try:

@@ -71,6 +71,24 @@ def test_groups_stand_on_the_page_and_in_the_terminal(
     assert "age 40-64" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_task_shows_the_metrics_that_it_names(report: EvaluationReport) -> None:
+    few = [
+        t.model_copy(update={"chosen": ("recall", "mcc")} if t.task == "mortality" else {})
+        for t in report.tasks
+        if t.task in ("mortality", "sepsis")
+    ]
+    chosen = report.model_copy(update={"tasks": tuple(few), "answers": None})
+    assert [t.headline for t in chosen.tasks] == ["recall", "auroc"]
+    assert html_report(report).count('class="chosen"') == 0
+    assert html_report(chosen).count('class="chosen"') == 2
+    console = Console(file=io.StringIO(), width=200)
+    print_report(chosen, console)
+    trained, unseen = console.file.getvalue().split("Unseen tasks")  # type: ignore[attr-defined]
+    assert "MCC" in trained
+    assert "AUROC" not in trained
+    assert "MCC" not in unseen
+
+
 class Tags(HTMLParser):
     """Which tags are open, and which were ever seen."""
 
