@@ -37,6 +37,11 @@ class Timing:
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(mine / theirs for mine, theirs in pairs)
 
+    def median_added_s(self, other: "Timing") -> float:
+        """Seconds that this takes beyond ``other``: the median within repetitions."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(mine - theirs for mine, theirs in pairs)
+
     def as_json(self) -> dict[str, float]:
         """Median and extremes in seconds."""
         return {"median_s": self.median_s, "min_s": min(self.seconds), "max_s": max(self.seconds)}

@@ -9,11 +9,13 @@ Five ways to the same outputs and gradients' shapes, beside the plain frozen lay
     einsum       every expert's full output, then their weighted sum
     xlora        PEFT's X-LoRA layer over one LoRA an expert, its weights given per token
 
-Memory is what autograd keeps between forward and backward, parameters left out: exact, and the same
-on every machine.
+Backward begins with a dense gradient, as a following layer would give it, and gradients start from
+nothing, as after an optimizer's step. Memory is what autograd keeps between forward and backward,
+parameters left out: exact, and the same on every machine.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +28,7 @@ from benchmarks.harness import Timing, interleave, options, report
 from fedkim_ray.injection.m3oe import ExpertGate, attach_gate
 
 SHAPES = ("2048x2048", "4096x11008")
+DTYPES = ("float32", "bfloat16")
 NUM_EXPERTS, RANK, LORA_ALPHA = 12, 8, 32.0
 BATCH, LENGTH = 8, 128
 
@@ -47,7 +50,7 @@ def lora(dim_in: int, dim_out: int, gate: ExpertGate | None) -> nn.Module:
     config = LoraConfig(
         r=NUM_EXPERTS * RANK, lora_alpha=LORA_ALPHA, target_modules=["project"], lora_dropout=0.0
     )
-    model = get_peft_model(OneLayer(dim_in, dim_out), config)
+    model = get_peft_model(OneLayer(dim_in, dim_out), config, autocast_adapter_dtype=False)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             nn.init.normal_(parameter, std=0.02)
@@ -135,10 +138,12 @@ def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
     return sum(kept.values())
 
 
-def measure(dim_in: int, dim_out: int, repeats: int) -> dict[str, Any]:
+def measure(dim_in: int, dim_out: int, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    alpha = torch.randn(BATCH, NUM_EXPERTS).softmax(-1).requires_grad_()
-    h = torch.randn(BATCH, LENGTH, dim_in, requires_grad=True)
+    routed = torch.randn(BATCH, NUM_EXPERTS).softmax(-1).requires_grad_()  # float32, as a router's
+    alpha = routed.detach().to(dtype).requires_grad_()
+    h = torch.randn(BATCH, LENGTH, dim_in, dtype=dtype, requires_grad=True)
+    gradient = torch.randn(BATCH, LENGTH, dim_out, dtype=dtype)
     gate = ExpertGate(NUM_EXPERTS, RANK)
     models = {
         "plain": OneLayer(dim_in, dim_out),
@@ -150,12 +155,13 @@ def measure(dim_in: int, dim_out: int, repeats: int) -> dict[str, Any]:
     }
 
     def step_of(name: str, model: nn.Module) -> Callable[[], None]:
+        leaves = [h, alpha, routed, *model.to(dtype).parameters()]
+
         def step() -> None:
-            if name == "m3oe":
-                with gate.hold(alpha):
-                    model(h).sum().backward()
-            else:
-                model(h).sum().backward()
+            for leaf in leaves:
+                leaf.grad = None
+            with gate.hold(routed) if name == "m3oe" else nullcontext():
+                model(h).backward(gradient)
 
         return step
 
@@ -177,7 +183,7 @@ def _rows(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, Any]:
 
 
 def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float]:
-    added = {n: t.median_s - timings["plain"].median_s for n, t in timings.items()}
+    added = {n: t.median_added_s(timings["plain"]) for n, t in timings.items()}
     more = {n: k - kept["plain"] for n, k in kept.items()}
     return {
         "m3oe_to_lora_time": timings["m3oe"].ratio_to(timings["lora"]),
@@ -191,6 +197,7 @@ def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float
 def main() -> None:
     parser = options(__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="d_in x d_out of the layer")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="precisions")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {
@@ -198,11 +205,16 @@ def main() -> None:
         "rank": RANK,
         "batch": BATCH,
         "length": LENGTH,
-        "dtype": "float32",
         "threads": args.threads,
         "repeats": args.repeats,
     }
-    results = {s: measure(*map(int, s.split("x")), args.repeats) for s in args.shapes}
+    results = {
+        f"{shape} {dtype}": measure(
+            *map(int, shape.split("x")), getattr(torch, dtype), args.repeats
+        )
+        for shape in args.shapes
+        for dtype in args.dtypes
+    }
     report("What does M3OE add to one linear layer?", settings, results, args.out)
 
 

@@ -140,7 +140,7 @@ def main() -> None:
     os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29601")
     recipe = load_recipe("demo", [f"data.root={args.data}"])
-    dtype = working_dtype("auto")
+    dtype = working_dtype("auto", on_gpu=False)
     torch.manual_seed(0)
     engine, model, batch = build(recipe, dtype)
     with torch.no_grad():

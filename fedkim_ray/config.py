@@ -320,14 +320,14 @@ class InjectionConfig(Frozen):
     num_workers: PositiveInt = 1
     workers: Literal["each_round", "whole_run"] = "each_round"
     """``each_round`` starts them for their turn, so that their GPUs are free, and an autoscaler may
-    take the nodes away, while clients train. ``whole_run`` keeps their processes and what those
-    have imported; each round loads its own model."""
+    take the nodes away, while clients train. ``whole_run`` keeps their processes with all that they
+    loaded: base model, engine and public data serve every round, to the same numbers."""
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt = 2
     gradient_checkpointing: bool = False
     max_failures: NonNegativeInt = 1
-    """Times Ray Train restarts a round's injection after a lost worker."""
+    """Times that a round's injection is started again after a lost worker."""
 
     @model_validator(mode="after")
     def _stage_can_offload(self) -> "InjectionConfig":

@@ -45,10 +45,11 @@ from fedkim_ray.federation.setup import make_setups, require_no_running_statisti
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.injection.parts import require_targets
 from fedkim_ray.injection.public_data import load_public
-from fedkim_ray.injection.ray_trainer import InjectionPlan
 from fedkim_ray.injection.ray_workers import InjectionWorkers
 from fedkim_ray.injection.round_files import encoders_of, read_injection, read_log
+from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_metrics import RunMetrics
@@ -74,8 +75,8 @@ def plan_run(recipe: Recipe) -> RunPlan:
     Raises:
         DataError: the data root is absent, lacks a client or a task's public data, a public or test
             file was lost or cut short, or a public row is of another task than its folder.
-        RecipeError: a named task is no trained one, a client has nothing to learn, or the quorum
-            is larger than the number of clients.
+        RecipeError: a named task is no trained one, a client has nothing to learn, the quorum is
+            larger than the number of clients, or the base model lacks a layer to adapt.
         BaseModelError: the base model is not there.
     """
     root = Folder.at(recipe.data.root)
@@ -101,7 +102,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
             trained,
             recipe.federation,
         )
-    find_base(recipe.base.name, recipe.base.revision)
+    require_targets(find_base(recipe.base.name, recipe.base.revision), recipe.injection)
     return RunPlan(card, tasks, trained, by_client)
 
 

@@ -223,6 +223,21 @@ def is_published(folder: Folder) -> bool:
     return folder.exists(MANIFEST)
 
 
+def require_replaceable(folder: Folder, kind: str) -> None:
+    """Refuse to publish where somebody keeps something else: publishing removes what lies there.
+
+    Raises:
+        StorageError: the folder holds files, and they are no earlier publication of ``kind``.
+    """
+    names = folder.names()
+    if names and (not is_published(folder) or folder.read_json(MANIFEST).get("kind") != kind):
+        raise StorageError(
+            f"{folder.url!r} holds {names[0]!r} and is no {kind}.",
+            f"A {kind} is written into a new folder, an empty one, or in place of an older {kind}.",
+            "Name another folder.",
+        )
+
+
 def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, Any]:
     """Return the manifest of ``folder`` after holding every file against it.
 

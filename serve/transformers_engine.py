@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-import torch
-
 from fedkim_ray import telemetry
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.injection.inference import asking, score
@@ -45,7 +43,6 @@ class TransformersEngine:
         *,
         max_batch: int = 16,
         max_waiting: int = 256,
-        device: str | None = None,
     ) -> None:
         """Start the loop.
 
@@ -53,11 +50,9 @@ class TransformersEngine:
             bundle: The model; nobody else may run it from now on.
             max_batch: Rows in one forward pass, and answers that are generated at once.
             max_waiting: Requests that wait; further ones are refused.
-            device: Where the model runs; a GPU where there is one.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.facts = bundle.facts
-        self.model: InjectedModel = bundle.model.to(device)
+        self.model: InjectedModel = bundle.model
         self.max_batch = max_batch
         self._budget = PositionBudget(self.model)
         self._room = WaitingRoom(max_waiting)

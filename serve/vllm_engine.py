@@ -20,9 +20,11 @@ import torch
 from torch import nn
 
 from fedkim_ray import telemetry
-from fedkim_ray.bundle.read import load_bundle
+from fedkim_ray.bundle.read import load_bundle, read_facts
+from fedkim_ray.injection.base_model import working_dtype
 from fedkim_ray.injection.inference import answer_token_ids, asking
 from fedkim_ray.metric_names import BUNDLE_INFO, FIRST_TOKEN_SECONDS, RUNNING, TOKEN_SECONDS, TOKENS
+from fedkim_ray.storage import Folder
 from serve.adapters import adapter_key
 from serve.answer_row import AnswerRow
 from serve.budget import PositionBudget
@@ -76,7 +78,10 @@ class VllmEngine:
             EnvironmentProblemError: vLLM cannot run it.
         """
         settings = settings or VllmSettings()
-        bundle = load_bundle(url, dtype)
+        # Prompts are laid out on the CPU, in the precision that vLLM computes in.
+        wanted = dtype or read_facts(Folder.at(url)).base.dtype
+        dtype = working_dtype(wanted, torch.cuda.is_available())
+        bundle = load_bundle(url, dtype, on_gpu=False)
         self.facts, self.model = bundle.facts, bundle.model
         self.model.llm = EmbeddingsOnly(self.model.causal_lm)  # the layers are vLLM's
         self._writer = PromptWriter(self.facts, self.model)

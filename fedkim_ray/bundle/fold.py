@@ -24,7 +24,7 @@ from fedkim_ray.bundle.read import LoadedBundle, load_bundle
 from fedkim_ray.data.modalities import MODALITIES
 from fedkim_ray.errors import RecipeError, RequestError
 from fedkim_ray.injection.router import keep_top_k
-from fedkim_ray.storage import Folder, publish
+from fedkim_ray.storage import Folder, publish, require_replaceable
 from fedkim_ray.types import Modality, Params, TaskId
 
 KIND = "folded-adapter"
@@ -60,7 +60,7 @@ def fold(
         RequestError: the bundle has no such task, or a modality is unknown.
         RecipeError: the bundle has no routed experts to fold.
     """
-    bundle = load_bundle(url, "float32")
+    bundle = load_bundle(url, "float32", on_gpu=False)
     alpha_P = expert_weights(bundle, task, modalities, top_k)
     folder = Folder.at(url)
     weights, config = fold_weights(
@@ -111,7 +111,12 @@ def expert_weights(
 
 
 def write_folded(folder: Folder, folded: Folded) -> None:
-    """Publish a folded adapter."""
+    """Publish a folded adapter.
+
+    Raises:
+        StorageError: something else lies in the folder.
+    """
+    require_replaceable(folder, KIND)
     with publish(folder, KIND, FORMAT_VERSION, **folded.facts) as out:
         out.write_tensors("adapter_model.safetensors", folded.weights)
         out.write_json("adapter_config.json", dict(folded.config))

@@ -13,7 +13,7 @@ from fedkim_ray.bundle.fold import Folded, write_folded
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.read import load_base_of
 from fedkim_ray.injection.base_model import BaseModel, untie_head
-from fedkim_ray.storage import Folder, publish
+from fedkim_ray.storage import Folder, publish, require_replaceable
 
 KIND = "merged-model"
 FORMAT_VERSION = 1
@@ -33,7 +33,9 @@ def write_merged(folder: Folder, folded: Folded, facts: BundleFacts, dtype: str)
 
     Raises:
         BaseModelError: the base model is absent or not the one the bundle was trained on.
+        StorageError: something else lies in the folder.
     """
+    require_replaceable(folder, KIND)
     base = load_base_of(facts, "float32", whole=True)
     merged = merge(base, folded).to(getattr(torch, dtype))
     with (

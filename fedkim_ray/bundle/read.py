@@ -47,12 +47,13 @@ def read_facts(folder: Folder) -> BundleFacts:
         ) from None
 
 
-def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
-    """Load a bundle with its base model.
+def load_bundle(url: str, dtype: str | None = None, on_gpu: bool | None = None) -> LoadedBundle:
+    """Load a bundle with its base model, in the place and precision in which it will compute.
 
     Args:
         url: Where the bundle is, any fsspec URL.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``; the recipe's where None.
+        on_gpu: Whether on this process's GPU; on one where there is one, if None.
 
     Raises:
         StorageError: it is no whole bundle.
@@ -60,8 +61,9 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
     """
     folder = Folder.at(url)
     facts = read_facts(folder)
-    dtype = working_dtype(dtype or facts.base.dtype, on_gpu=torch.cuda.is_available())
-    base = load_base_of(facts, dtype)
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    dtype = working_dtype(dtype or facts.base.dtype, on_gpu)
+    base = load_base_of(facts, dtype, on_gpu=on_gpu)
     tasks = {task.id: task for task in facts.tasks}
     model = InjectedModel(base, facts.injection, facts.encoders, facts.spec, tasks)
     params = folder.read_tensors(COMPONENTS)
@@ -69,23 +71,26 @@ def load_bundle(url: str, dtype: str | None = None) -> LoadedBundle:
         weights = folder.read_tensors(ADAPTER_WEIGHTS)
         params |= {from_peft_name(name): value for name, value in weights.items()}
     load_params(model, params)
-    model.to(getattr(torch, dtype)).requires_grad_(False)
+    model.to("cuda" if on_gpu else "cpu", getattr(torch, dtype)).requires_grad_(False)
     return LoadedBundle(facts, model.eval())
 
 
-def load_base_of(facts: BundleFacts, dtype: str, whole: bool = False) -> BaseModel:
+def load_base_of(
+    facts: BundleFacts, dtype: str, *, whole: bool = False, on_gpu: bool = False
+) -> BaseModel:
     """Load the base model that a bundle was trained on.
 
     Args:
         facts: Of the bundle.
         dtype: As for ``load_base``.
         whole: Leave it unpacked where the bundle was trained on a quantised one.
+        on_gpu: As for ``load_base``.
 
     Raises:
         BaseModelError: it is absent, or another one is there under its name.
     """
     packed = "none" if whole else facts.base.quantization
-    base = load_base(facts.base.name, dtype, facts.base.revision, packed)
+    base = load_base(facts.base.name, dtype, facts.base.revision, packed, on_gpu)
     if base.fingerprint != facts.base_fingerprint:
         raise BaseModelError(
             f"Base model {facts.base.name!r} has SHA-256 {base.fingerprint}.",

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import PreTrainedModel
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.federation.wire import encode_params
-from fedkim_ray.injection.base_model import working_dtype
+from fedkim_ray.injection.base_model import empty_base, working_dtype
 from fedkim_ray.types import ClientId, Frozen, Task
 
 PROCESS_BYTES = 800 * 2**20
@@ -17,6 +17,8 @@ PROCESS_BYTES = 800 * 2**20
 for each client (measured: 1.07 GB a client in all, controller and helpers included)."""
 ADAM_COPIES = 4
 """Weights, gradients and Adam's two moments, all float32."""
+PACKED_BITS = {"8bit": 8.0, "4bit": 4.127}
+"""Bits of a packed number; NF4's scales, which are packed too, take 0.127 of them."""
 DECODED = 4
 """Bytes in memory for a byte of a Parquet file; encoded images and zstd columns unfold."""
 
@@ -48,9 +50,8 @@ def needs_of(
         clients: Who takes part.
     """
     model = len(encode_params(LightModel(recipe.encoders, card.spec, tasks).params()))
-    frozen, adapters = _base_and_adapter_parameters(base, recipe)
-    dtype = working_dtype(recipe.base.dtype, recipe.injection.use_gpu)
-    frozen_bytes, adapter_bytes = frozen * getattr(torch, dtype).itemsize, adapters * 4
+    llm = empty_base(base)
+    frozen_bytes, adapter_bytes = _frozen_bytes(llm, recipe), 4 * _adapter_parameters(llm, recipe)
     per_round = 2 * model + 3 * adapter_bytes  # aggregated, injected; weights and Adam's moments
     return Needs(
         global_model=model,
@@ -69,22 +70,29 @@ def _data_bytes(card: DatasetCard, client: ClientId) -> int:
     return sum(fact.size_bytes for name, fact in card.files.items() if name.startswith(own))
 
 
-def _base_and_adapter_parameters(base: Path, recipe: Recipe) -> tuple[int, int]:
-    """Count the parameters of the base and of its adapter, without loading a weight."""
-    with torch.device("meta"):
-        llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    m3oe, head = recipe.injection.m3oe, llm.get_output_embeddings()
+def _frozen_bytes(llm: PreTrainedModel, recipe: Recipe) -> int:
+    """Return what the frozen base takes; all but its blocks' linear layers stays unpacked."""
+    dtype = working_dtype(recipe.base.dtype, recipe.injection.use_gpu)
+    plain_bits = 8 * getattr(torch, dtype).itemsize
+    linear_bits = PACKED_BITS.get(recipe.base.quantization, plain_bits)
+    linear = sum(layer.weight.numel() for layer in _linear_layers(llm, with_head=False))
+    others = sum(p.numel() for p in llm.parameters()) - linear
+    return int(plain_bits * others + linear_bits * linear) // 8
+
+
+def _adapter_parameters(llm: PreTrainedModel, recipe: Recipe) -> int:
+    m3oe = recipe.injection.m3oe
     names = m3oe.target_modules
-    adapted = [
-        layer
-        for name, layer in llm.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and (
-            names == "all"
-            or (layer is not head and names == "attention_mlp")
-            or (not isinstance(names, str) and name.split(".")[-1] in names)
-        )
-    ]
+    if isinstance(names, str):
+        adapted = _linear_layers(llm, with_head=names == "all")
+    else:
+        named = [layer for name, layer in llm.named_modules() if name.split(".")[-1] in names]
+        adapted = [layer for layer in named if isinstance(layer, torch.nn.Linear)]
     rank = 0 if recipe.injection.adapter == "none" else m3oe.num_experts * m3oe.rank
-    adapter = sum(rank * (layer.in_features + layer.out_features) for layer in adapted)
-    return sum(p.numel() for p in llm.parameters()), adapter
+    return sum(rank * (layer.in_features + layer.out_features) for layer in adapted)
+
+
+def _linear_layers(llm: PreTrainedModel, with_head: bool) -> list[torch.nn.Linear]:
+    head = llm.get_output_embeddings()
+    layers = [layer for layer in llm.modules() if isinstance(layer, torch.nn.Linear)]
+    return [layer for layer in layers if with_head or layer is not head]

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
@@ -95,7 +96,10 @@ def evaluate_base(
     """
     begun = time.monotonic()
     test = load_questions(root, read_card(root).spec, tasks, wanted, config.max_questions)
-    model = load_base(base.name, base.dtype, base.revision, base.quantization)
+    on_gpu = torch.cuda.is_available()
+    model = load_base(base.name, base.dtype, base.revision, base.quantization, on_gpu)
+    if on_gpu and base.quantization == "none":
+        model.llm.to("cuda")
     asked = time.monotonic()
     answers = ask_in_text(
         model,

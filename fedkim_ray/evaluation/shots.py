@@ -144,7 +144,7 @@ def _fresh_model(bundle: LoadedBundle, seed: int) -> InjectedModel:
         model = InjectedModel(
             load_base_of(facts, "float32"), facts.injection, facts.encoders, facts.spec, tasks
         )
-    return model.float().eval().requires_grad_(False)
+    return model.float().to(bundle.model.device).eval().requires_grad_(False)
 
 
 def _ask(model: InjectedModel, task: Task, asked: SampleSet, config: EvaluationConfig) -> pa.Table:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -55,10 +56,14 @@ class BaseModel:
     """SHA-256 over configuration, tokenizer and weights."""
 
 
-def working_dtype(wanted: str, on_gpu: bool = False) -> str:
-    """Return the precision to compute in: ``wanted``, or for ``auto`` what this machine is fast at.
+def working_dtype(wanted: str, on_gpu: bool) -> str:
+    """Return the precision to compute in: ``wanted``, or for ``auto`` the one that is fast there.
 
     On a CPU without instructions for it, bfloat16 GEMMs are far slower than float32.
+
+    Args:
+        wanted: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
+        on_gpu: Where it will compute: the model must go there too.
 
     Raises:
         EnvironmentProblemError: float16 is wanted of a CPU that does not compute it.
@@ -77,7 +82,11 @@ def working_dtype(wanted: str, on_gpu: bool = False) -> str:
 
 
 def load_base(
-    name: str, dtype: str, revision: str | None = None, quantization: str = "none"
+    name: str,
+    dtype: str,
+    revision: str | None = None,
+    quantization: str = "none",
+    on_gpu: bool = False,
 ) -> BaseModel:
     """Load a base model, frozen and in evaluation mode.
 
@@ -86,13 +95,15 @@ def load_base(
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
         revision: Commit or tag on the hub.
         quantization: ``none``, ``8bit`` or ``4bit``.
+        on_gpu: Whether it will compute on this process's GPU. Packed weights, which cannot move as
+            others can, are loaded there; others are the caller's to move.
 
     Raises:
         BaseModelError: it is not there, or is no causal language model, or cannot be quantised.
     """
     folder = find_base(name, revision)
-    precision = getattr(torch, working_dtype(dtype, torch.cuda.is_available()))
-    packed = _quantised(quantization, precision)
+    precision = getattr(torch, working_dtype(dtype, on_gpu))
+    packed = _quantised(quantization, precision, on_gpu)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         llm = AutoModelForCausalLM.from_pretrained(folder, dtype=precision, **packed)
@@ -111,7 +122,7 @@ def load_base(
     return BaseModel(llm.eval(), tokenizer, fingerprint(folder))
 
 
-def _quantised(quantization: str, precision: torch.dtype) -> dict[str, Any]:
+def _quantised(quantization: str, precision: torch.dtype, on_gpu: bool) -> dict[str, Any]:
     """Return what ``from_pretrained`` needs to pack the linear layers as it loads them."""
     if quantization == "none":
         return {}
@@ -128,8 +139,7 @@ def _quantised(quantization: str, precision: torch.dtype) -> dict[str, Any]:
         bnb_4bit_compute_dtype=precision,
     )
     config = four if quantization == "4bit" else BitsAndBytesConfig(load_in_8bit=True)
-    # Packed weights cannot move later as others can: they are loaded where they will be used.
-    place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    place = torch.cuda.current_device() if on_gpu else "cpu"
     return {"quantization_config": config, "device_map": {"": place}}
 
 
@@ -150,6 +160,13 @@ def find_base(name: str, revision: str | None = None) -> Path:
             )
         return Path(name)
     return _from_hub(name, revision)
+
+
+def empty_base(folder: Path) -> PreTrainedModel:
+    """Return a base model's layers without loading a weight."""
+    with torch.device("meta"):
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return llm
 
 
 def fingerprint(folder: Path) -> str:

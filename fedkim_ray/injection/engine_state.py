@@ -38,7 +38,7 @@ def write_masters(
     """Write float32 values into the masters; the module takes them over at the next step.
 
     The module must already hold the same values in its own precision: load it before the
-    engine is built.
+    engine is built, or by ``put_params``.
     """
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
@@ -72,17 +72,17 @@ def read_moments(engine: Any, parameters: Mapping[str, nn.Parameter]) -> dict[st
 def write_moments(
     engine: Any, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, Tensor]
 ) -> None:
-    """Start Adam from saved moments; a parameter without any starts afresh.
+    """Let Adam go on from saved moments; a parameter without any starts afresh.
 
     Args:
-        engine: A DeepSpeed engine that has taken no step yet. Each of its parameter groups says in
-            ``adam_steps`` how many steps its moments have seen, for Adam's bias correction.
+        engine: A DeepSpeed engine. Each of its parameter groups says in ``adam_steps`` how many
+            steps its moments have seen, for Adam's bias correction.
         parameters: All trained parameters.
         moments: As ``read_moments`` returns them; may cover a part of the parameters.
     """
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    _make_states(engine)
+    _clear_states(engine)
     unsharded, inner = _unsharded_masters(engine), _inner_optimizer(engine)
     for name, parameter in parameters.items():
         for moment in MOMENTS:
@@ -104,6 +104,24 @@ def read_adam_steps(engine: Any) -> dict[str, int]:
     """Return the steps that each named parameter group has taken, skipped ones left out."""
     inner = _inner_optimizer(engine)
     return {g["name"]: int(inner.state[flat]["step"]) for flat, g in _flat_masters(engine)}
+
+
+def set_adam_steps(engine: Any, seen: Mapping[str, int]) -> None:
+    """Say how many steps the moments of each named group have seen; see ``write_moments``."""
+    for group in _inner_optimizer(engine).param_groups:
+        group["adam_steps"] = seen[group["name"]]
+
+
+def put_params(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Copy whole values into the module; under stage 3 rank 0's reach every shard."""
+    import deepspeed
+
+    with (
+        deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0),
+        torch.no_grad(),
+    ):
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
 
 
 def read_loss_scale(engine: Any) -> dict[str, float]:
@@ -171,14 +189,17 @@ def _inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     return cast(torch.optim.Optimizer, optimizer)
 
 
-def _make_states(engine: Any) -> None:
-    """Make Adam's state, which torch and DeepSpeed make lazily in the first step."""
+def _clear_states(engine: Any) -> None:
+    """Make Adam's state, which torch and DeepSpeed make lazily in the first step; or clear it.
+
+    DeepSpeed holds views into the moments, so those that are there stay where they are.
+    """
     inner = _inner_optimizer(engine)
     for flat, _ in _flat_masters(engine):
-        inner.state[flat] = {
-            "step": torch.tensor(0.0),
-            **{moment: torch.zeros_like(flat.data) for moment in MOMENTS},
-        }
+        state = inner.state[flat]
+        for moment in MOMENTS:
+            there = state.get(moment)
+            state[moment] = torch.zeros_like(flat.data) if there is None else there.zero_()
     link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
     if link is not None:
         link()

@@ -5,9 +5,8 @@
       with A = [A_1; ...; A_P]  (P*r, d_in)   and   B = [B_1 ... B_P]  (d_out, P*r)
 
 Two GEMMs and one product, for any mix of tasks in a batch; no expert's full output is ever
-materialised, and the second GEMM adds to W_F h where it lies. PEFT scales a LoRA by
-lora_alpha / (P*r) = s / P, so the gate here is P * alpha: the same checkpoint loaded by PEFT
-without a gate is exactly the uniform mixture.
+materialised (``gated_linear.py``). PEFT scales a LoRA by lora_alpha / (P*r) = s / P, so the gate
+here is P * alpha: the same checkpoint loaded by PEFT without a gate is exactly the uniform mixture.
 
 Shape letters: B examples, L positions, P experts, R = P*r stacked ranks, N gathered rows.
 
@@ -15,6 +14,7 @@ Source: FedKIM section 3.2, step 3. https://arxiv.org/abs/2408.10276
 """
 
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +25,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from fedkim_ray.errors import GateShapeError, RecipeError
+from fedkim_ray.injection.gated_linear import GatedLinear, gated_linear
 
 
 class ExpertGate:
@@ -92,28 +93,28 @@ class ExpertGate:
         finally:
             self._rows_N = None
 
-    def scale(self, z: Tensor) -> Tensor:
-        """Scale low-rank activations A h by the expert weights of their example.
+    def of(self, h: Tensor) -> Tensor:
+        """Return what scales the low-rank activations A h of a layer's input.
 
         Args:
-            z: (B, L, R), or (N, R) at gathered rows; expert-major.
+            h: (B, L, d_in), or (N, d_in) at gathered rows.
 
         Returns:
-            Same shape and dtype as ``z``.
+            (B, 1, R), or (N, R) at gathered rows; expert-major, each row its example's.
 
         Raises:
             GateShapeError: no gate is held, or it belongs to another batch size.
         """
         gate_BR = self._held()
         if self._rows_N is not None:
-            return z * gate_BR[self._rows_N].to(z.dtype)
-        if z.shape[0] != gate_BR.shape[0]:
+            return gate_BR[self._rows_N]
+        if h.shape[0] != gate_BR.shape[0]:
             raise GateShapeError(
-                f"A layer saw {z.shape[0]} examples.",
+                f"A layer saw {h.shape[0]} examples.",
                 f"The gate holds weights of {gate_BR.shape[0]}.",
                 "Gate and batch must belong together.",
             )
-        return z * gate_BR[:, None, :].to(z.dtype)
+        return gate_BR[:, None]
 
     def _held(self) -> Tensor:
         if self._gate_BR is None:
@@ -149,7 +150,7 @@ def add_experts(
     Raises:
         RecipeError: a target module matches nothing in this base model.
     """
-    names = _target_names(llm, target_modules)
+    names = target_names(llm, target_modules)
     config = LoraConfig(
         r=num_experts * rank,
         lora_alpha=lora_alpha,
@@ -172,44 +173,49 @@ def attach_gate(model: nn.Module, gate: ExpertGate) -> None:
     """Let ``gate`` scale the low-rank activations of every adapted layer in ``model``."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            layer.forward = partial(gated_forward, layer, gate)
+            # A layer that held itself would keep its weights until a garbage collection.
+            layer.forward = partial(gated_forward, weakref.proxy(layer), gate)
 
 
 def gated_forward(layer: LoraLayer, gate: ExpertGate, h: Tensor) -> Tensor:
     """Run one adapted layer: c = W_F h + s * B (gate * (A h)).
-
-    Stock PEFT computes B z, scales it and adds it to W_F h: three passes over tensors of the
-    output's size. Here the GEMM with B scales and adds as it goes.
 
     Args:
         layer: PEFT's layer: W_F with ``lora_A``, ``lora_B``, dropout and scale.
         gate: Holds the batch's expert weights.
         h: (B, L, d_in), or (N, d_in) at gathered rows.
     """
-    A, B = layer.lora_A["default"], layer.lora_B["default"]
-    scale = layer.scaling["default"]
-    # Rows are flattened first: a GEMM may add to a matrix in place, not to a view of one.
-    c_ND: Tensor = layer.base_layer(h.flatten(0, -2))
-    z_NR = gate.scale(A(layer.lora_dropout["default"](h))).flatten(0, -2)
-    if _may_add_in_place(layer):
-        c_ND.addmm_(z_NR, B.weight.T, alpha=scale)
-    else:
-        c_ND = torch.add(c_ND, B(z_NR), alpha=scale)
-    return c_ND.view(*h.shape[:-1], c_ND.shape[-1])
+    A, B, dropout = (part["default"] for part in (layer.lora_A, layer.lora_B, layer.lora_dropout))
+    scaled = layer.scaling["default"] * gate.of(h)
+    frozen = layer.base_layer
+    if not _has_plain_weights(frozen, A):
+        z = A(dropout(h))
+        summed: Tensor = frozen(h) + B(z * scaled.to(z.dtype))
+        return summed
+    x = dropout(h) if layer.training and isinstance(dropout, nn.Dropout) else None
+    W = frozen.weight.T if type(frozen).__name__ == "Conv1D" else frozen.weight
+    parts = (h, x, W, frozen.bias, A.weight, B.weight, scaled)
+    if not torch.is_grad_enabled():
+        return gated_linear(*parts)[0]
+    c: Tensor = GatedLinear.apply(*parts)  # type: ignore[no-untyped-call]
+    return c
 
 
-def _may_add_in_place(layer: LoraLayer) -> bool:
-    """Whether W_F h is a fresh matrix and B's weight is at hand.
+def _has_plain_weights(frozen: nn.Module, A: nn.Module) -> bool:
+    """Whether a layer's weights are matrices at hand.
 
-    ZeRO-3 gathers a weight only while its own module runs, and hands outputs on as views; quantised
-    layers compute with functions of their own.
+    ZeRO-3 gathers a weight only while its own module runs; quantised layers compute with functions
+    of their own.
     """
-    weight = layer.lora_B["default"].weight
-    return type(layer.base_layer).__name__ in ("Linear", "Conv1D") and not hasattr(weight, "ds_id")
+    return type(frozen).__name__ in ("Linear", "Conv1D") and not hasattr(A.weight, "ds_id")
 
 
-def _target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
-    """Return the last name parts of the linear layers to adapt."""
+def target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
+    """Return the last name parts of the linear layers to adapt.
+
+    Raises:
+        RecipeError: a name matches nothing in this base model.
+    """
     head = llm.get_output_embeddings()  # type: ignore[operator]
     linear = {
         name.rsplit(".", 1)[-1]: module

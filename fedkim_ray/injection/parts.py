@@ -1,12 +1,15 @@
 """What a recipe's injection section builds around the frozen language model."""
 
+from pathlib import Path
+
 from torch import nn
 from transformers import PreTrainedModel
 
 from fedkim_ray.config import InjectionConfig, M3OEConfig
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.injection.aligner import Aligner
-from fedkim_ray.injection.m3oe import ExpertGate, add_experts
+from fedkim_ray.injection.base_model import empty_base
+from fedkim_ray.injection.m3oe import ExpertGate, add_experts, target_names
 from fedkim_ray.injection.router import Router
 
 
@@ -42,6 +45,21 @@ def make_router(m3oe: M3OEConfig, embed_dim: int) -> Router:
         router.num_heads,
         router.top_k,
     )
+
+
+def require_targets(base: Path, injection: InjectionConfig) -> None:
+    """Hold the layers that a recipe names against a base model's, without loading a weight.
+
+    Args:
+        base: The base model's folder.
+        injection: The recipe's section.
+
+    Raises:
+        RecipeError: a target module matches nothing in this base model.
+    """
+    wanted = injection.m3oe.target_modules
+    if injection.adapter != "none" and not isinstance(wanted, str):
+        target_names(empty_base(base), wanted)
 
 
 def adapt(llm: PreTrainedModel, injection: InjectionConfig, gate: ExpertGate | None) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedkim_ray.data.loading import Batch
 from fedkim_ray.errors import ParamsMismatchError, TrainingDivergedError
+from fedkim_ray.injection.engine_state import put_params
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.types import Params
 
@@ -56,7 +57,7 @@ class Probe:
         Raises:
             ParamsMismatchError: the answers changed.
         """
-        put_params(self.model, saved)
+        put_params(self.model.trained_parameters(), saved)
         after = self.logits()
         off = float((after - before).abs().max() / before.abs().max())
         if not off <= TOLERANCE:
@@ -65,16 +66,3 @@ class Probe:
                 f"A save answers as the live model, within {TOLERANCE:g}.",
                 "Nothing was published. Report this with the recipe: it is a fault of the save.",
             )
-
-
-def put_params(model: InjectedModel, params: Params) -> None:
-    """Copy whole values into the module's parameters; under stage 3 rank 0's reach every shard."""
-    import deepspeed
-
-    trained = model.trained_parameters()
-    with (
-        deepspeed.zero.GatheredParameters(list(trained.values()), modifier_rank=0),
-        torch.no_grad(),
-    ):
-        for name, parameter in trained.items():
-            parameter.copy_(params[name])

@@ -1,25 +1,26 @@
 """Injection workers that are started for each round, or whose processes stay for all of them.
 
-Those that stay are one long Ray Train run: they ask a desk for the next round's plan, and the
-round's manifest tells the driver that it is done.
+Those that stay are one long Ray Train run: they load the base once, ask a desk for the next
+round's plan, and the round's manifest tells the driver that it is done.
 """
 
 import asyncio
-import gc
 from types import TracebackType
 from typing import Any, Self
 
 import ray
 
 from fedkim_ray.config import Recipe
+from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.ray_trainer import (
-    InjectionPlan,
     InjectionRun,
     OnStep,
     inject_round,
     on_this_node,
     train_plan,
+    worker_of,
 )
+from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.storage import Folder, is_published
 
 
@@ -47,13 +48,18 @@ class InjectionWorkers:
         Raises:
             EnvironmentProblemError: the workers could not finish; the text has the cause.
         """
-        if self._recipe.injection.workers == "each_round":
+        injection = self._recipe.injection
+        if injection.workers == "each_round":
             inject_round(plan, self._scratch, on_step)
             return
-        run = self._run or self._start()
-        ray.get(self._desk.put.remote(plan))
-        out = Folder.at(plan.out_url)
-        run.wait(on_step, done=lambda: is_published(out))
+        for failures_left in reversed(range(injection.max_failures + 1)):
+            try:
+                self._inject_staying(plan, on_step)
+                return
+            except EnvironmentProblemError:
+                self._end_run()
+                if not failures_left:
+                    raise
 
     def __enter__(self) -> Self:
         """Return the workers; none is started before the first round."""
@@ -68,27 +74,34 @@ class InjectionWorkers:
         """Let workers that stayed end; after an error without waiting for them."""
         if self._run is None or not ray.is_initialized():
             return
-        with self._run as run:
-            self._desk.close.remote()
-            if error is None:
-                run.wait(lambda step, loss: None)
+        self._desk.close.remote()
+        if error is None:
+            self._run.wait(lambda step, loss: None)
+        self._end_run()
 
-    def _start(self) -> InjectionRun:
-        injection = self._recipe.injection
-        self._desk = ray.remote(Desk).options(**on_this_node()).remote()
-        failures = injection.max_failures * self._recipe.federation.rounds
-        config = {"desk": self._desk}
-        self._run = InjectionRun(stay, config, injection, self._scratch, failures)
-        return self._run
+    def _inject_staying(self, plan: InjectionPlan, on_step: OnStep) -> None:
+        if self._run is None:
+            self._desk = ray.remote(Desk).options(**on_this_node()).remote()
+            # Ray Train would count failures over the whole run; the recipe counts them by round.
+            injection, config = self._recipe.injection, {"desk": self._desk}
+            self._run = InjectionRun(stay, config, injection, self._scratch, max_failures=0)
+        ray.get(self._desk.put.remote(plan))
+        out = Folder.at(plan.out_url)
+        self._run.wait(on_step, done=lambda: is_published(out))
+
+    def _end_run(self) -> None:
+        assert self._run is not None
+        self._run.close()
+        self._run = None
 
 
 def stay(config: dict[str, Any]) -> None:
     """Train one round's plan after another in one worker; all ranks run this."""
-    done = -1
+    done, worker = -1, None
     while (plan := ray.get(config["desk"].next_plan.remote(done))) is not None:
         if not is_published(Folder.at(plan.out_url)):  # workers may be lost just after its end
-            train_plan(plan, config["progress"])
-            gc.collect()  # the round's model is full of cycles, and the next one loads its own
+            worker = worker or worker_of(plan)
+            train_plan(worker, plan, config["progress"])
         done = plan.round_index
 
 

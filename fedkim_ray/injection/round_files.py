@@ -91,13 +91,17 @@ def write_state(out: Folder, state: InjectionState, log: StepLog) -> Params:
     Raises:
         StorageError: what is read back is not what was written.
     """
-    out.write_tensors(PARAMS, state.params)
-    out.write_tensors(MOMENTS, state.moments)
     out.write_json(LOG, asdict(log))
-    back: Params = out.read_tensors(PARAMS)
-    if any(not torch.equal(back[name], value) for name, value in state.params.items()):
+    _write_and_read_back(out, MOMENTS, state.moments)
+    return _write_and_read_back(out, PARAMS, state.params)
+
+
+def _write_and_read_back(out: Folder, name: str, tensors: Params) -> Params:
+    out.write_tensors(name, tensors)
+    back: Params = out.read_tensors(name)
+    if any(not torch.equal(back[key], value) for key, value in tensors.items()):
         raise StorageError(
-            f"{out.full(PARAMS)!r} does not read back as it was written.",
+            f"{out.full(name)!r} does not read back as it was written.",
             "A file holds what was written into it.",
             "Check the disk; nothing was published.",
         )
@@ -145,10 +149,18 @@ def require_sound(model: InjectedModel, state: InjectionState) -> None:
     """Refuse a state that lacks a parameter or holds a value that is not finite.
 
     Raises:
-        ParamsMismatchError: a name is missing or a shape wrong.
+        ParamsMismatchError: a name is missing or a shape wrong, of a moment too.
         TrainingDivergedError: a value is not finite.
     """
     _require_complete(model, state.params)
+    for name, value in state.moments.items():
+        parameter = state.params.get(name.partition("/")[2])
+        if parameter is None or parameter.shape != value.shape:
+            raise ParamsMismatchError(
+                f"{name!r} has {_shape(tuple(value.shape))}.",
+                "A moment has its parameter's shape.",
+                "Nothing was published. Report this with the recipe: it is a fault of the save.",
+            )
     for name, value in {**state.params, **state.moments}.items():
         if not bool(torch.isfinite(value).all()):
             raise TrainingDivergedError(

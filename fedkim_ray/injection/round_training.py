@@ -20,6 +20,7 @@ from fedkim_ray.injection.training import (
     InjectionState,
     build_engine,
     read_state,
+    restart_engine,
     train_steps,
 )
 from fedkim_ray.storage import Folder
@@ -28,7 +29,7 @@ from fedkim_ray.types import Params, TaskId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSetup:
-    """What a round needs to know beside the model."""
+    """What rounds need to know beside the model."""
 
     injection: InjectionConfig
     dtype: str
@@ -36,55 +37,74 @@ class RoundSetup:
     total_steps: int
     """Of all rounds, for the learning rate."""
     rank: int
-    out: Folder
-    """Where the round is published."""
     fingerprint: str
     """Of the base model."""
 
 
-def train_round(
-    model: InjectedModel,
-    start: InjectionState,
-    samples: Mapping[TaskId, SampleSet],
-    setup: RoundSetup,
-    on_step: Callable[[int, float], None],
-) -> StepLog:
-    """Train one round, publish it, and return its losses; all ranks call it.
+class RoundTrainer:
+    """Trains one round after another with one model and one engine around it.
+
+    Every round starts from a state in files and ends in one, so a process that trains its third
+    round does as one that was started for it.
 
     Args:
         model: A fresh model.
-        start: What the round starts from, if no checkpoint of it is there.
         samples: Public examples by task.
         setup: The rest.
-        on_step: Called after each step, in every rank, with the step and its loss.
     """
-    injection = setup.injection
-    checkpoints = Checkpoints.beside(setup.out, injection.num_workers)
-    state, log = checkpoints.latest(model) or (start, StepLog())
-    engine = build_engine(model, state, injection, setup.dtype)
-    saver = _Saver(engine, model, samples, setup, checkpoints, start.step, log)
 
-    def after_step(step: int, loss: float) -> None:
-        done = step + 1 - start.step
-        if done % injection.checkpoint_steps == 0 and done < injection.steps_per_round:
-            saver.save_checkpoint(step + 1)
-        on_step(step, loss)
+    def __init__(
+        self, model: InjectedModel, samples: Mapping[TaskId, SampleSet], setup: RoundSetup
+    ) -> None:
+        self._model, self._samples, self._setup = model, samples, setup
+        self._engine: Any = None
 
-    train_steps(
-        engine,
-        model,
-        samples,
-        injection,
-        seed=setup.seed,
-        first_step=state.step,
-        num_steps=injection.steps_per_round - state.steps_in_round,
-        total_steps=setup.total_steps,
-        rank=setup.rank,
-        log=log,
-        on_step=after_step,
-    )
-    saver.save_round(start.step + injection.steps_per_round)
-    return log
+    def train(
+        self, start: InjectionState, out: Folder, on_step: Callable[[int, float], None]
+    ) -> StepLog:
+        """Train one round, publish it, and return its losses; all ranks call it.
+
+        Args:
+            start: What the round starts from, if no checkpoint of it is there.
+            out: Where the round is published.
+            on_step: Called after each step, in every rank, with the step and its loss.
+        """
+        model, setup, injection = self._model, self._setup, self._setup.injection
+        checkpoints = Checkpoints.beside(out, injection.num_workers)
+        state, log = checkpoints.latest(model) or (start, StepLog())
+        engine = self._engine_at(state)
+        saver = _Saver(engine, model, self._samples, setup, checkpoints, start.step, log)
+
+        def after_step(step: int, loss: float) -> None:
+            done = step + 1 - start.step
+            if done % injection.checkpoint_steps == 0 and done < injection.steps_per_round:
+                saver.save_checkpoint(step + 1)
+            on_step(step, loss)
+
+        train_steps(
+            engine,
+            model,
+            self._samples,
+            injection,
+            seed=setup.seed,
+            first_step=state.step,
+            num_steps=injection.steps_per_round - state.steps_in_round,
+            total_steps=setup.total_steps,
+            rank=setup.rank,
+            log=log,
+            on_step=after_step,
+        )
+        saver.save_round(out, start.step + injection.steps_per_round)
+        return log
+
+    def _engine_at(self, state: InjectionState) -> Any:
+        """Return the engine at ``state``, built in the first round."""
+        if self._engine is None:
+            setup = self._setup
+            self._engine = build_engine(self._model, state, setup.injection, setup.dtype)
+        else:
+            restart_engine(self._engine, self._model, state)
+        return self._engine
 
 
 class _Saver:
@@ -110,10 +130,10 @@ class _Saver:
         state = read_state(self.engine, self.model, step, step - self.round_start)
         self._save(state, lambda v: self.checkpoints.publish(self.model, state, self.log, v))
 
-    def save_round(self, step: int) -> None:
+    def save_round(self, out: Folder, step: int) -> None:
         """Publish the round's end; its checkpoints go."""
         state = read_state(self.engine, self.model, step)
-        out, fingerprint = self.setup.out, self.setup.fingerprint
+        fingerprint = self.setup.fingerprint
         self._save(state, lambda v: publish_round(out, self.model, state, self.log, fingerprint, v))
         if self.setup.rank == 0:
             self.checkpoints.clear()

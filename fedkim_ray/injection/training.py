@@ -18,10 +18,12 @@ from fedkim_ray.errors import TrainingDivergedError
 from fedkim_ray.injection.deepspeed_config import deepspeed_config
 from fedkim_ray.injection.draws import Draw, draw_batches
 from fedkim_ray.injection.engine_state import (
+    put_params,
     read_adam_steps,
     read_loss_scale,
     read_masters,
     read_moments,
+    set_adam_steps,
     write_loss_scale,
     write_masters,
     write_moments,
@@ -75,10 +77,7 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) ->
 def build_engine(
     model: InjectedModel, state: InjectionState | None, injection: InjectionConfig, dtype: str
 ) -> Any:
-    """Return a DeepSpeed engine that starts from ``state``, to the bit in its masters.
-
-    The engine is built anew each round, so that aggregated encoders enter its master weights.
-    """
+    """Return a DeepSpeed engine that starts from ``state``, to the bit in its masters."""
     import deepspeed
 
     if state is not None:
@@ -87,7 +86,7 @@ def build_engine(
     trained = model.trained_parameters()
     precise = {n: p.detach().float().clone() for n, p in trained.items()} | dict(start.params)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(trained, injection, start),
+        _parameter_groups(trained, injection),
         lr=injection.lr,
         betas=injection.betas,
         fused=True,  # one pass over the masters and moments, not one an operation
@@ -99,10 +98,35 @@ def build_engine(
         optimizer=optimizer,
         config=deepspeed_config(injection, dtype),
     )
-    write_masters(engine, trained, precise)
-    write_moments(engine, trained, start.moments)
-    write_loss_scale(engine, start.loss_scale)
+    _enter(engine, trained, precise, start)
     return engine
+
+
+def restart_engine(engine: Any, model: InjectedModel, state: InjectionState) -> None:
+    """Let a live engine go on from ``state``, to the bit as one that was built for it; collective.
+
+    Args:
+        engine: From ``build_engine``, between two steps.
+        model: The module inside it.
+        state: Where to go on.
+    """
+    trained = model.trained_parameters()
+    put_params(trained, state.params)
+    _enter(engine, trained, state.params, state)
+
+
+def _enter(
+    engine: Any,
+    trained: Mapping[str, nn.Parameter],
+    precise: Mapping[str, Tensor],
+    state: InjectionState,
+) -> None:
+    """Write masters, moments and counters: the optimizer would undo what the module alone has."""
+    seen = {"others": state.step, "encoders": state.steps_in_round, **state.adam_steps}
+    set_adam_steps(engine, seen)
+    write_masters(engine, trained, precise)
+    write_moments(engine, trained, state.moments)
+    write_loss_scale(engine, state.loss_scale)
 
 
 def load_params(model: InjectedModel, params: Mapping[str, Tensor]) -> None:
@@ -249,16 +273,14 @@ def _parts(
 
 
 def _parameter_groups(
-    trained: Mapping[str, nn.Parameter], injection: InjectionConfig, start: InjectionState
+    trained: Mapping[str, nn.Parameter], injection: InjectionConfig
 ) -> list[dict[str, Any]]:
     """Encoders learn at a rate of their own and restart their moments each round."""
     encoders = [p for n, p in trained.items() if is_encoder(n)]
     others = [p for n, p in trained.items() if not is_encoder(n)]
-    seen = {"others": start.step, "encoders": start.steps_in_round, **start.adam_steps}
     groups = {"others": (others, injection.lr), "encoders": (encoders, injection.encoder_lr)}
     return [
-        {"name": name, "params": params, "base_lr": lr, "adam_steps": seen[name]}
-        for name, (params, lr) in groups.items()
+        {"name": name, "params": params, "base_lr": lr} for name, (params, lr) in groups.items()
     ]
 
 

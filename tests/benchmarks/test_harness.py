@@ -16,3 +16,4 @@ def test_a_ratio_is_taken_within_repetitions() -> None:
     slow, fast = Timing((4.0, 8.0, 9.0)), Timing((2.0, 4.0, 3.0))
     assert slow.ratio_to(fast) == 2.0
     assert slow.median_s == 8.0
+    assert slow.median_added_s(fast) == 4.0  # of 2, 4 and 6

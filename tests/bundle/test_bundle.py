@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,13 +125,32 @@ def test_nothing_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_base_model_is_refused(bundle_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(name: str, dtype: str, revision: str | None, quantization: str) -> BaseModel:
-        base = load_base(name, dtype, revision, quantization)
+    def other(name: str, *how: Any) -> BaseModel:
+        base = load_base(name, *how)
         return BaseModel(base.llm, base.tokenizer, "0" * 64)
 
     monkeypatch.setattr(read, "load_base", other)
     with pytest.raises(BaseModelError, match=r"has SHA-256 0{64}.*was trained on"):
         load_bundle(bundle_url)
+
+
+@pytest.mark.parametrize(("there", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_bundle_is_loaded_where_its_precision_was_chosen_for(
+    bundle_url: str, monkeypatch: pytest.MonkeyPatch, there: bool, dtype: str
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def ask(name: str, dtype: str, revision: object, packed: str, on_gpu: bool) -> BaseModel:
+        raise AskedError(dtype, on_gpu)
+
+    monkeypatch.setattr(read, "load_base", ask)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # a CPU that is slow in bfloat16
+    for told, expected in ((None, (dtype, there)), (False, ("float32", False))):
+        with pytest.raises(AskedError) as raised:
+            load_bundle(bundle_url, "auto", told)
+        assert raised.value.args == expected
 
 
 def test_version_changes_with_any_weight_and_with_nothing_else() -> None:

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from fedkim_ray.bundle.fold import fold, write_folded
 from fedkim_ray.bundle.merge import write_merged
-from fedkim_ray.bundle.read import LoadedBundle, load_bundle
+from fedkim_ray.bundle.read import LoadedBundle, load_bundle, read_facts
 from fedkim_ray.data.loading import collate, load_samples
-from fedkim_ray.errors import RecipeError, RequestError
+from fedkim_ray.errors import RecipeError, RequestError, StorageError
 from fedkim_ray.injection.base_model import find_base, load_base, untie_head
 from fedkim_ray.injection.inference import decode
 from fedkim_ray.injection.model import Prompted
@@ -131,6 +131,23 @@ def test_another_pair_folds_to_another_adapter_and_the_order_of_modalities_does_
     alpha = fold(bundle_url, TASK, MODALITIES).alpha_P
     assert torch.equal(fold(bundle_url, TASK, MODALITIES[::-1]).alpha_P, alpha)
     assert not torch.equal(fold(bundle_url, "covid19", ["image"]).alpha_P, alpha)
+
+
+def test_what_lies_in_the_folder_is_not_overwritten(bundle_url: str, tmp_path: Path) -> None:
+    folded = fold(bundle_url, TASK, MODALITIES)
+    facts = read_facts(Folder.at(bundle_url))
+    notes = tmp_path / "mine/notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("years of work")
+    for folder, names in ((notes.parent, "'notes.txt'"), (Path(bundle_url), r"'README.md'")):
+        with pytest.raises(StorageError, match=rf"holds {names} and is no folded-adapter"):
+            write_folded(Folder.at(folder), folded)
+        with pytest.raises(StorageError, match=rf"holds {names} and is no merged-model"):
+            write_merged(Folder.at(folder), folded, facts, "float32")
+    assert notes.read_text() == "years of work"
+    assert read_facts(Folder.at(bundle_url)) == facts
+    for _ in range(2):  # an older one is replaced
+        write_folded(Folder.at(tmp_path / "folded"), folded)
 
 
 def test_an_impossible_fold_is_refused(

@@ -59,6 +59,7 @@ def test_an_impossible_run_is_refused_before_anything_is_written(
         "federation.min_clients=3": "min_clients is 3",
         "base.name=no/such-model": "no base model 'no/such-model'",
         "data.clients=[east]": "['east']",
+        "injection.m3oe.target_modules=[q_proj, wqkv]": "target_modules names ['wqkv']",
     }.items():
         sets = ["--set", f"data.root={tiny_root}", "--set", override]
         done = fedkim("run", "tiny", *sets, cwd=tmp_path)

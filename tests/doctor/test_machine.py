@@ -43,3 +43,16 @@ def test_needs_are_counted_from_the_recipe_and_the_card(tiny_root: str) -> None:
     # Six trained float32 of a LoRA are saved a run round: weights and two moments, two rounds.
     assert less.run_disk == 2 * 2 * needs.global_model
     assert needs.run_disk > less.run_disk
+
+
+# A block of the tiny base: q and o 64x64, k and v 32x64, and three of 128x64. It has two.
+def test_a_packed_base_needs_less(tiny_root: str) -> None:
+    linear = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64)
+    card = read_card(Folder.at(tiny_root))
+    memory = {}
+    for packed in ("none", "8bit", "4bit"):
+        recipe = load_recipe("tiny", [f"data.root={tiny_root}", f"base.quantization={packed}"])
+        needs = needs_of(recipe, card, TASKS, find_base("tiny-random"), [])
+        memory[packed] = needs.injection_memory
+    assert memory["none"] - memory["8bit"] == (4 - 1) * linear
+    assert (4 - 0.52) * linear < memory["none"] - memory["4bit"] < (4 - 0.5) * linear

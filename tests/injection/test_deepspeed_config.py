@@ -82,4 +82,4 @@ def test_float16_is_refused_where_the_cpu_does_not_compute_it(
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)
     assert working_dtype("float16", on_gpu=True) == "float16"
     with pytest.raises(EnvironmentProblemError, match=r"no instructions.*base.dtype auto"):
-        working_dtype("float16")
+        working_dtype("float16", on_gpu=False)

@@ -1,5 +1,8 @@
 """M3OE against the paper's sum over experts, written as a plain loop in float64."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,6 +129,18 @@ def test_no_gate_is_left_over_after_an_exception() -> None:
     with pytest.raises(ZeroDivisionError), gate.hold(torch.ones(1, 3)):
         _ = 1 / 0
     gate.set(torch.ones(1, 3))  # would be refused if the last one were still held
+
+
+def test_an_adapted_model_is_freed_at_once() -> None:
+    model = with_experts(3, 2, ExpertGate(3, 2))
+    layer = weakref.ref(model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj"))
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert layer() is None
+    finally:
+        gc.enable()
 
 
 def test_activation_checkpointing_gives_the_same_gradients() -> None:

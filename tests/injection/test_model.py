@@ -157,6 +157,17 @@ def test_no_gate_is_left_over_when_a_step_fails(batch: Batch) -> None:
     model(batch)  # would be refused if the first gate were still held
 
 
+@pytest.mark.parametrize("targets", ["attention_mlp", "all"])
+def test_the_head_runs_at_answer_positions_alone(batch: Batch, targets: str) -> None:
+    model = model_of("fedkim", f"injection.m3oe.target_modules={targets}")
+    seen: list[Tensor] = []
+    head = model.causal_lm.get_output_embeddings()
+    head.register_forward_hook(lambda _layer, _inputs, logits: seen.append(logits))
+    model(batch)
+    answers = [e.answer + model.format.answer_close for e in batch.examples]
+    assert [len(logits) for logits in seen] == [sum(len(model._ids(a)) for a in answers)]
+
+
 # ---- layout -------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.inference import score
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import read_injection
-from fedkim_ray.injection.round_training import RoundSetup, train_round
+from fedkim_ray.injection.round_training import RoundSetup, RoundTrainer
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import InjectionState, load_params
 from fedkim_ray.recipe_files import load_recipe
@@ -62,12 +62,12 @@ def train(
         seed=0,
         total_steps=4,
         rank=0,
-        out=Folder.at(out),
         fingerprint="0" * 64,
     )
     params = {n: p.detach().float().clone() for n, p in model.trained_parameters().items()}
     start = InjectionState(params=params, moments={}, step=0)
-    return train_round(model, start, samples, setup, on_step=lambda step, loss: None)
+    trainer = RoundTrainer(model, samples, setup)
+    return trainer.train(start, Folder.at(out), on_step=lambda step, loss: None)
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -1,50 +1,18 @@
-"""Injection as a Ray Train run: a worker that dies goes on from its last checkpoint."""
+"""Injection as Ray Train runs: workers of a round and workers that stay, lost and whole."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from fedkim_ray.data.root import read_card
-from fedkim_ray.data.tasks import TASKS
-from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.injection.ray_trainer import InjectionPlan, inject_round
 from fedkim_ray.injection.ray_workers import InjectionWorkers
-from fedkim_ray.injection.round_files import read_injection
-from fedkim_ray.recipe_files import load_recipe
-from fedkim_ray.storage import Folder, publish
+from fedkim_ray.injection.round_files import read_injection, read_log
+from fedkim_ray.injection.worker import InjectionPlan
+from fedkim_ray.storage import Folder
+from tests.injection.plans import plan_rounds
 
-TRAINED = tuple(task for task in TASKS if task.role == "train")
-
-
-def plan_in(folder: Path, data_url: str, *overrides: str) -> InjectionPlan:
-    """Plan a first round of six steps, saved after every second."""
-    recipe = load_recipe(
-        "tiny",
-        [
-            f"data.root={data_url}",
-            "federation.rounds=1",
-            "injection.steps_per_round=6",
-            "injection.checkpoint_steps=2",
-            *overrides,
-        ],
-    )
-    torch.manual_seed(0)
-    spec = read_card(Folder.at(data_url)).spec
-    params = LightModel(recipe.encoders, spec, TRAINED).params()
-    with publish(Folder.at(folder / "aggregated"), "aggregated", 1) as out:
-        encoders = {n: p for n, p in params.items() if n.startswith("encoders.")}
-        out.write_tensors("encoders.safetensors", encoders)
-    return InjectionPlan(
-        recipe=recipe,
-        tasks=tuple(task.id for task in TRAINED),
-        round_index=0,
-        aggregated_url=str(folder / "aggregated"),
-        previous_url=None,
-        out_url=str(folder / "injected"),
-    )
+ROUNDS = 2
 
 
 def training_worker() -> psutil.Process:
@@ -55,45 +23,74 @@ def training_worker() -> psutil.Process:
     return worker
 
 
-@pytest.mark.ray
-def test_a_lost_worker_goes_on_from_its_last_checkpoint(
-    ray_cluster: None, tiny_root: str, tmp_path: Path
-) -> None:
-    seen: list[int] = []
+def train(plans: list[InjectionPlan], scratch: Path, kill_at: tuple[int, ...] = ()) -> list[int]:
+    """Train rounds; lose the worker once after some steps. Returns the steps told, with repeats."""
+    told: list[int] = []
 
     def on_step(step: int, _loss: float) -> None:
-        seen.append(step)
-        if step == 3 and seen.count(3) == 1:
+        told.append(step)
+        if step in kill_at and told.count(step) == 1:
             training_worker().kill()  # as a lost node would
 
-    inject_round(plan_in(tmp_path, tiny_root), str(tmp_path / "ray"), on_step)
-    state, _ = read_injection(Folder.at(tmp_path / "injected"))
-    log = Folder.at(tmp_path / "injected").read_json("log.json")
-    assert state.step == 6
-    assert log["steps"] == [0, 1, 2, 3, 4, 5]
-    assert seen.count(0) == seen.count(1) == 1  # they were in the checkpoint
-    assert not Path(f"{tmp_path}/injected.unfinished").exists()
+    with InjectionWorkers(plans[0].recipe, str(scratch)) as workers:
+        for plan in plans:
+            workers.inject(plan, on_step)
+    return told
+
+
+@pytest.fixture(scope="module")
+def expected(
+    ray_cluster: None, tiny_root: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[InjectionPlan]:
+    """Published rounds whose workers were started for each and never lost."""
+    folder = tmp_path_factory.mktemp("expected")
+    plans = plan_rounds(folder, tiny_root, ROUNDS)
+    assert train(plans, folder / "ray") == [*range(6 * ROUNDS)]
+    return plans
+
+
+def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> None:
+    """Hold weights, moments and losses of every round against the expected ones, to the bit."""
+    for mine, theirs in zip(came, expected, strict=True):
+        folders = [Folder.at(plan.out_url) for plan in (mine, theirs)]
+        assert read_log(folders[0]) == read_log(folders[1])
+        one, other = (read_injection(folder)[0] for folder in folders)
+        for values, wanted in ((one.params, other.params), (one.moments, other.moments)):
+            assert values.keys() == wanted.keys()
+            assert all(torch.equal(values[name], wanted[name]) for name in values)
+        assert not Path(f"{mine.out_url}.unfinished").exists()
 
 
 @pytest.mark.ray
-def test_workers_that_stay_train_one_round_after_another(
-    ray_cluster: None, tiny_root: str, tmp_path: Path
+def test_lost_workers_of_a_round_go_on_from_its_last_checkpoint(
+    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
 ) -> None:
-    first = plan_in(tmp_path, tiny_root, "injection.workers=whole_run")
-    second = replace(
-        first, round_index=1, previous_url=first.out_url, out_url=str(tmp_path / "injected-1")
-    )
-    steps: list[int] = []
-    processes: set[int] = set()
+    plans = plan_rounds(tmp_path, tiny_root, ROUNDS)
+    told = train(plans, tmp_path / "ray", kill_at=(3, 6))
+    assert told.count(0) == told.count(1) == 1  # they were in the checkpoint
+    require_same(plans, expected)
 
-    def on_step(step: int, _loss: float) -> None:
-        steps.append(step)
-        processes.add(training_worker().pid)
 
-    with InjectionWorkers(first.recipe, str(tmp_path / "ray")) as workers:
-        workers.inject(first, on_step)
-        training_worker()  # it is there between the rounds, with what it holds
-        workers.inject(second, on_step)
-    assert steps == [*range(12)]
+@pytest.mark.ray
+def test_workers_that_stay_train_every_round_in_one_process(
+    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
+) -> None:
+    plans = plan_rounds(tmp_path, tiny_root, ROUNDS, "injection.workers=whole_run")
+    processes = set()
+    with InjectionWorkers(plans[0].recipe, str(tmp_path / "ray")) as workers:
+        for plan in plans:
+            workers.inject(plan, on_step=lambda step, loss: None)
+            processes.add(training_worker().pid)  # it is there between rounds, with what it holds
     assert len(processes) == 1
-    assert read_injection(Folder.at(second.out_url))[0].step == 12
+    require_same(plans, expected)
+
+
+@pytest.mark.ray
+def test_a_staying_worker_may_be_lost_once_in_every_round(
+    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
+) -> None:
+    stays = ("injection.workers=whole_run", "injection.max_failures=1")
+    plans = plan_rounds(tmp_path, tiny_root, ROUNDS, *stays)
+    told = train(plans, tmp_path / "ray", kill_at=(3, 8))
+    assert told.count(0) == told.count(1) == told.count(6) == told.count(7) == 1
+    require_same(plans, expected)

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-from fedkim_ray.injection.ray_trainer import InjectionPlan
 from fedkim_ray.injection.ray_workers import Desk
+from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.recipe_files import load_recipe
 
 FIRST = InjectionPlan(

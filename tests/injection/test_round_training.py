@@ -14,7 +14,7 @@ from fedkim_ray.injection.checkpoints import Checkpoints
 from fedkim_ray.injection.deepspeed_config import deepspeed_config
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import read_injection
-from fedkim_ray.injection.round_training import RoundSetup, train_round
+from fedkim_ray.injection.round_training import RoundSetup, RoundTrainer
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import InjectionState
 from fedkim_ray.storage import Folder, is_published
@@ -73,10 +73,10 @@ def train(
         seed=0,
         total_steps=ROUND_START + 5,
         rank=0,
-        out=Folder.at(out),
         fingerprint="0" * 64,
     )
-    return train_round(model, start_of(model), samples, setup, on_step)
+    trainer = RoundTrainer(model, samples, setup)
+    return trainer.train(start_of(model), Folder.at(out), on_step)
 
 
 def require_equal(came: Params, expected: Params) -> None:
@@ -185,6 +185,23 @@ def test_saved_values_that_answer_otherwise_are_not_published(
     assert not is_published(Folder.at(tmp_path / "out"))
 
 
+@pytest.mark.slow
+def test_another_number_of_workers_trains_the_whole_round_anew(
+    samples: dict[str, SampleSet], one_process: None, tmp_path: Path
+) -> None:
+    injection = short_round(1, checkpoint_steps=9)
+    log = train(tmp_path / "whole", injection, "float32", samples)
+    model = tiny_model(injection, "float32")
+    params = {n: p + 1.0 for n, p in start_of(model).params.items()}
+    middle = InjectionState(params=params, moments={}, step=ROUND_START + 2, steps_in_round=2)
+    two = Checkpoints.beside(Folder.at(tmp_path / "resumed"), num_workers=2)
+    two.publish(model, middle, StepLog(), verify=lambda _params: None)
+    assert train(tmp_path / "resumed", injection, "float32", samples) == log
+    came, expected = (read_injection(Folder.at(tmp_path / n))[0] for n in ("resumed", "whole"))
+    require_equal(came.params, expected.params)
+    require_equal(came.moments, expected.moments)
+
+
 def test_another_number_of_workers_starts_from_the_last_round(tmp_path: Path) -> None:
     model = tiny_model(short_round(1), "float32")
     start = start_of(model)
@@ -230,4 +247,8 @@ def test_a_state_with_a_lost_or_an_infinite_value_is_refused(tmp_path: Path) -> 
         state = InjectionState(params={**params, name: spoilt}, moments={}, step=2)
         with pytest.raises(error, match=name.replace(".", r"\.")):
             checkpoints.publish(model, state, StepLog(), verify=lambda _params: None)
+    moments = {f"exp_avg/{name}": torch.empty(0)}
+    state = InjectionState(params=params, moments=moments, step=2)
+    with pytest.raises(ParamsMismatchError, match=r"exp_avg/.*its parameter's shape"):
+        checkpoints.publish(model, state, StepLog(), verify=lambda _params: None)
     assert checkpoints.folder.names() == []

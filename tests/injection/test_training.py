@@ -137,3 +137,20 @@ def test_offloading_changes_where_numbers_wait_and_no_number(
         )
     # Attention's key biases have no gradient but rounding, which Adam scales up to whole steps.
     torch.testing.assert_close(dict(ended[1].params), dict(ended[0].params), rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
+def test_parts_of_a_batch_and_recomputed_activations_change_no_step(
+    stage: int, samples: dict[str, SampleSet], one_process: None
+) -> None:
+    ended = []
+    for changes in ({}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}):
+        injection = tiny_injection(stage, steps_per_round=2, batch_size=4, **changes)
+        m3oe = injection.m3oe.model_copy(update={"dropout": 0.0})  # parts draw it differently
+        injection = injection.model_copy(update={"m3oe": m3oe})
+        model = tiny_model(injection, "float32", encoder_dropout=0.0)
+        engine = build_engine(model, None, injection, "float32")
+        ended.append(dict(run(model, engine, samples, injection).params))
+    for other in ended[1:]:
+        torch.testing.assert_close(other, ended[0], rtol=0.0, atol=1e-5)
