@@ -139,7 +139,7 @@ class Client:
         return _require_finite(self.team.sum_number(done.total_loss) / done.num_examples, plan)
 
     def _batches(self, plan: RoundPlan, skip: int = 0) -> Iterator[tuple[Batch | None, int]]:
-        """Yield this worker's share of each batch after the first ``skip``, and the size of the whole.
+        """Yield this worker's share of each batch after the first ``skip``, and that batch's size.
 
         Every example comes once an epoch, tasks mixed, in this round's order.
         """
