@@ -51,14 +51,14 @@ class GatedLinear(torch.autograd.Function):
         dz_NR, y_NR = (dy * g).flatten(0, -2), (z * g).flatten(0, -2)
         dg = (dy * z).to(gate.dtype).sum_to_size(gate.shape)
         dA_RI, dB_OR = dz_NR.T @ x.flatten(0, -2), dc_NO.T @ y_NR
-        dh = dx = None
-        if ctx.needs_input_grad[0]:
-            dh = dc_NO @ W_OI
-            if not ctx.is_dropped_out:
-                dh.addmm_(dz_NR, A_RI)
-            dh = dh.view_as(x)
+        # The large GEMM comes last and adds to what the small one wrote: adding costs it nothing.
+        dh_NI = dx_NI = dz_NR @ A_RI
         if ctx.is_dropped_out:
-            dx = (dz_NR @ A_RI).view_as(x)
+            dh_NI = dc_NO @ W_OI
+        else:
+            dh_NI.addmm_(dc_NO, W_OI)
+        dh = dh_NI.view_as(x)
+        dx = dx_NI.view_as(x) if ctx.is_dropped_out else None
         return dh, dx, None, None, dA_RI, dB_OR, dg
 
 
@@ -85,8 +85,7 @@ def gated_linear(
     Returns:
         c (., O), and z = A x (., R).
     """
-    c = F.linear(h, W_OI, b_O)
     z = F.linear(h if x is None else x, A_RI)
-    y_NR = (z * gate.to(z.dtype)).flatten(0, -2)
-    c.view(-1, c.shape[-1]).addmm_(y_NR, B_OR.T)
+    c = F.linear(z * gate.to(z.dtype), B_OR, b_O)
+    c.view(-1, c.shape[-1]).addmm_(h.flatten(0, -2), W_OI.T)
     return c, z

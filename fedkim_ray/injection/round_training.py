@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fedkim_ray.config import InjectionConfig
 from fedkim_ray.data.loading import SampleSet, collate
+from fedkim_ray.errors import BaseModelError
 from fedkim_ray.injection.checkpoints import Checkpoints
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.probe import Probe
@@ -102,9 +105,33 @@ class RoundTrainer:
         if self._engine is None:
             setup = self._setup
             self._engine = build_engine(self._model, state, setup.injection, setup.dtype)
+            require_one_base(setup.fingerprint, self._engine.device)
         else:
             restart_engine(self._engine, self._model, state)
         return self._engine
+
+
+def require_one_base(fingerprint: str, device: torch.device) -> None:
+    """Hold this rank's base model against rank 0's: nobody sends it. Collective.
+
+    Args:
+        fingerprint: SHA-256 of this rank's, in hexadecimal digits.
+        device: Where ranks exchange tensors.
+
+    Raises:
+        BaseModelError: another one is here.
+    """
+    import deepspeed.comm as dist
+
+    mine = torch.tensor([*bytes.fromhex(fingerprint)], dtype=torch.uint8, device=device)
+    first = mine.clone()
+    dist.broadcast(first, 0)
+    if not torch.equal(mine, first):
+        raise BaseModelError(
+            f"This injection worker's base model has SHA-256 {fingerprint}.",
+            f"All workers load one base model; the first's is {bytes(first.tolist()).hex()}.",
+            "Give every node the same folder, or name a revision in base.revision.",
+        )
 
 
 class _Saver:

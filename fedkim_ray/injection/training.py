@@ -92,6 +92,10 @@ def build_engine(
         fused=True,  # one pass over the masters and moments, not one an operation
         weight_decay=injection.weight_decay,
     )
+    for frozen in (p for p in model.parameters() if not p.requires_grad):
+        # DeepSpeed's mark of what it need not send to every rank. Each has read the same files, and
+        # the pages of a file that nobody writes to are in a node's memory once.
+        frozen.ds_optim_param = True  # type: ignore[attr-defined]
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=list(trained.values()),

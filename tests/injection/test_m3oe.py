@@ -28,13 +28,15 @@ def small_llama(seed: int = 0) -> PreTrainedModel:
     return LlamaForCausalLM(config).double().eval()
 
 
-def with_experts(num_experts: int, rank: int, gate: ExpertGate | None) -> nn.Module:
+def with_experts(
+    num_experts: int, rank: int, gate: ExpertGate | None, dropout: float = 0.0
+) -> nn.Module:
     model = add_experts(
         small_llama(),
         num_experts=num_experts,
         rank=rank,
         lora_alpha=4.0,
-        dropout=0.0,
+        dropout=dropout,
         target_modules="attention_mlp",
         gate=gate,
     )
@@ -91,6 +93,19 @@ def test_without_a_gate_the_checkpoint_is_the_uniform_mixture() -> None:
     gated, plain = with_experts(4, 2, gate), with_experts(4, 2, None)
     with gate.hold(torch.full((1, 4), 0.25, dtype=torch.float64)):
         torch.testing.assert_close(gated(ids).logits, plain(ids).logits)
+
+
+def test_dropout_falls_as_in_stock_peft() -> None:
+    gate, ended = ExpertGate(4, 2), []
+    for held in (gate, None):
+        model = with_experts(4, 2, held, dropout=0.5).train()
+        torch.manual_seed(3)
+        with gate.hold(torch.full((1, 4), 0.25, dtype=torch.float64)):
+            logits = model(torch.arange(6)[None]).logits
+            logits.square().sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        ended.append([logits, *gradients])
+    torch.testing.assert_close(ended[0], ended[1])
 
 
 def test_each_row_of_a_batch_has_its_own_experts() -> None:

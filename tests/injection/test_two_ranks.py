@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedkim_ray.storage import Folder
-from tests.injection.two_ranks import spawn
+from tests.injection.two_ranks import ask_for_one_base, spawn
 
 
 @pytest.mark.slow
@@ -19,6 +19,8 @@ def test_disjoint_ranks_equal_one_process_under_every_stage(tiny_root: str, tmp_
     for stage in (0, 1, 2, 3):  # 0 averages gradients, as DDP does
         came = Folder.at(tmp_path).read_tensors(f"stage{stage}-of2.safetensors")
         torch.testing.assert_close(came, joint, rtol=1e-4, atol=2e-5)
+        for rank in range(2 if stage < 3 else 0):  # stage 3 cuts the base itself
+            assert Folder.at(tmp_path).read_json(f"stage{stage}-of2-copied{rank}.json") == 0
         log = Folder.at(tmp_path).read_json(f"stage{stage}-of2.json")  # of both ranks' examples
         for name in ("loss", "entropy_nats"):
             assert log[name] == pytest.approx(told[name], rel=1e-4), name
@@ -29,3 +31,12 @@ def test_disjoint_ranks_equal_one_process_under_every_stage(tiny_root: str, tmp_
         torch.testing.assert_close(
             torch.tensor(log["expert_load"]), torch.tensor(told["expert_load"])
         )
+
+
+@pytest.mark.slow
+def test_a_rank_with_another_base_model_is_refused(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(ask_for_one_base, (str(tmp_path), 29543), nprocs=2, join=True)
+    told = [Folder.at(tmp_path).read_json(f"base{rank}.json") for rank in range(2)]
+    assert told[0] == ""
+    assert "01" * 32 in told[1]
+    assert "the first's is " + "00" * 32 in told[1]

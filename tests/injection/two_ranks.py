@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.errors import BaseModelError
+from fedkim_ray.injection.round_training import require_one_base
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import build_engine, read_state, train_steps
 from fedkim_ray.storage import Folder
@@ -39,16 +41,17 @@ def work(
     root = Folder.at(data_url)
     samples = {t: load_samples(root / "public" / t / "train", SPEC) for t in TASKS}
     for stage in stages:
-        params, log = train(stage, rank, num_workers, samples)
+        params, log, copied = train(stage, rank, num_workers, samples)
+        name = f"stage{stage}-of{num_workers}"
+        Folder.at(out).write_json(f"{name}-copied{rank}.json", copied)
         if rank == 0:
-            name = f"stage{stage}-of{num_workers}"
             Folder.at(out).write_tensors(f"{name}.safetensors", params)
             Folder.at(out).write_json(f"{name}.json", asdict(log))
 
 
 def train(
     stage: int, rank: int, num_workers: int, samples: Mapping[str, SampleSet]
-) -> tuple[dict[str, Tensor], StepLog]:
+) -> tuple[dict[str, Tensor], StepLog, int]:
     injection = tiny_injection(
         stage, num_workers=num_workers, batch_size=4, steps_per_round=NUM_STEPS
     )
@@ -70,7 +73,37 @@ def train(
         log=log,
         on_step=lambda step, loss: None,
     )
-    return dict(read_state(engine, model, NUM_STEPS).params), log
+    copied = copied_kib(".safetensors")
+    return dict(read_state(engine, model, NUM_STEPS).params), log, copied
+
+
+def copied_kib(ending: str) -> int:
+    """Return how much of the files that are mapped into memory this process has to itself."""
+    copied, mapped = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            mapped = line.endswith(ending)
+        elif mapped and words[0] == "Private_Dirty:":
+            copied += int(words[1])
+    return copied
+
+
+def ask_for_one_base(rank: int, out: str, port: int) -> None:
+    """Say another base model in each rank; write what is told of it."""
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({k: str(v) for k, v in world.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", DS_ACCELERATOR="cpu")
+    torch.distributed.init_process_group("gloo")
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="gloo")
+    told = ""
+    try:
+        require_one_base(f"0{rank}" * 32, torch.device("cpu"))
+    except BaseModelError as error:
+        told = str(error)
+    Folder.at(out).write_json(f"base{rank}.json", told)
 
 
 def spawn(num_workers: int, stages: tuple[int, ...], data_url: str, out: Path, port: int) -> None:
