@@ -71,7 +71,9 @@ def load_bundle(url: str, dtype: str | None = None, on_gpu: bool | None = None) 
         weights = folder.read_tensors(ADAPTER_WEIGHTS)
         params |= {from_peft_name(name): value for name, value in weights.items()}
     load_params(model, params)
-    model.to("cuda" if on_gpu else "cpu", getattr(torch, dtype)).requires_grad_(False)
+    if facts.base.quantization == "none":  # packed weights lie where they will stay
+        model.to("cuda" if on_gpu else "cpu")
+    model.to(getattr(torch, dtype)).requires_grad_(False)
     return LoadedBundle(facts, model.eval())
 
 

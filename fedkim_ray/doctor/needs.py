@@ -10,6 +10,7 @@ from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.federation.wire import encode_params
 from fedkim_ray.injection.base_model import empty_base, working_dtype
+from fedkim_ray.injection.m3oe import linear_layers, target_names
 from fedkim_ray.types import ClientId, Frozen, Task
 
 PROCESS_BYTES = 800 * 2**20
@@ -75,24 +76,20 @@ def _frozen_bytes(llm: PreTrainedModel, recipe: Recipe) -> int:
     dtype = working_dtype(recipe.base.dtype, recipe.injection.use_gpu)
     plain_bits = 8 * getattr(torch, dtype).itemsize
     linear_bits = PACKED_BITS.get(recipe.base.quantization, plain_bits)
-    linear = sum(layer.weight.numel() for layer in _linear_layers(llm, with_head=False))
+    head = llm.get_output_embeddings()
+    linear = sum(w.weight.numel() for w in linear_layers(llm).values() if w is not head)
     others = sum(p.numel() for p in llm.parameters()) - linear
     return int(plain_bits * others + linear_bits * linear) // 8
 
 
 def _adapter_parameters(llm: PreTrainedModel, recipe: Recipe) -> int:
+    """Count A's and B's numbers: a layer of I x O has R * (I + O)."""
     m3oe = recipe.injection.m3oe
-    names = m3oe.target_modules
-    if isinstance(names, str):
-        adapted = _linear_layers(llm, with_head=names == "all")
-    else:
-        named = [layer for name, layer in llm.named_modules() if name.split(".")[-1] in names]
-        adapted = [layer for layer in named if isinstance(layer, torch.nn.Linear)]
+    names = target_names(llm, m3oe.target_modules)
+    widths: list[int] = [
+        sum(layer.weight.shape)
+        for name, layer in linear_layers(llm).items()
+        if name.rsplit(".", 1)[-1] in names
+    ]
     rank = 0 if recipe.injection.adapter == "none" else m3oe.num_experts * m3oe.rank
-    return sum(rank * (layer.in_features + layer.out_features) for layer in adapted)
-
-
-def _linear_layers(llm: PreTrainedModel, with_head: bool) -> list[torch.nn.Linear]:
-    head = llm.get_output_embeddings()
-    layers = [layer for layer in llm.modules() if isinstance(layer, torch.nn.Linear)]
-    return [layer for layer in layers if with_head or layer is not head]
+    return rank * sum(widths)

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -217,11 +218,7 @@ def target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
         RecipeError: a name matches nothing in this base model.
     """
     head = llm.get_output_embeddings()  # type: ignore[operator]
-    linear = {
-        name.rsplit(".", 1)[-1]: module
-        for name, module in llm.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    }
+    linear = {name.rsplit(".", 1)[-1]: layer for name, layer in linear_layers(llm).items()}
     if isinstance(wanted, str):
         return sorted(n for n, m in linear.items() if wanted == "all" or m is not head)
     missing = [name for name in wanted if name not in linear]
@@ -232,3 +229,12 @@ def target_names(llm: nn.Module, wanted: Sequence[str] | str) -> list[str]:
             "Name some of those, or use `attention_mlp`.",
         )
     return list(wanted)
+
+
+def linear_layers(llm: nn.Module) -> dict[str, Any]:
+    """Return the layers that can be adapted, by name; GPT-2's are Conv1D."""
+    return {
+        name: layer
+        for name, layer in llm.named_modules()
+        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+    }

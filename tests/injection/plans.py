@@ -1,5 +1,8 @@
 """Rounds of injection on the tiny recipe, as a run would plan them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -44,3 +47,33 @@ def plan_rounds(folder: Path, data_url: str, num: int, *overrides: str) -> list[
         )
         plans.append(plan)
     return plans
+
+
+ROUNDS = """
+import sys
+from pathlib import Path
+from fedkim_ray.injection.worker import InjectionWorker
+from tests.injection.plans import plan_rounds
+folder, data_url, num, *overrides = sys.argv[1:]
+plans = plan_rounds(Path(folder), data_url, int(num), *overrides)
+worker = InjectionWorker(plans[0].recipe, plans[0].tasks, rank=0)
+for plan in plans:
+    worker.train(plan, print)
+"""
+
+
+def train_in_a_process(
+    folder: Path, data_url: str, num: int, *overrides: str, **environment: str
+) -> None:
+    """Plan rounds and train them in a process of their own, without Ray."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ROUNDS, str(folder), data_url, str(num), *overrides],
+        env={**os.environ, **alone, "MASTER_PORT": "29533", **environment},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

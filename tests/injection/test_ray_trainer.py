@@ -1,5 +1,6 @@
 """Injection as Ray Train runs: workers of a round and workers that stay, lost and whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -10,43 +11,36 @@ from fedkim_ray.injection.ray_workers import InjectionWorkers
 from fedkim_ray.injection.round_files import read_injection, read_log
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.storage import Folder
-from tests.injection.plans import plan_rounds
+from tests.injection.plans import plan_rounds, train_in_a_process
 
-ROUNDS = 2
+ROUNDS = 3
 
 
 def training_worker() -> psutil.Process:
-    """Return the process of the one Ray Train worker."""
+    """Return the process of the one Ray Train worker; one of an ended run may be on its way out."""
     named = [(p, " ".join(p.info["cmdline"] or ())) for p in psutil.process_iter(["cmdline"])]
     mine = psutil.Process().children(recursive=True)
-    [worker] = [p for p, name in named if "RayTrainWorker" in name and p in mine]
-    return worker
+    workers = [p for p, name in named if "RayTrainWorker" in name and p in mine]
+    return max(workers, key=psutil.Process.create_time)
 
 
-def train(plans: list[InjectionPlan], scratch: Path, kill_at: tuple[int, ...] = ()) -> list[int]:
-    """Train rounds; lose the worker once after some steps. Returns the steps told, with repeats."""
-    told: list[int] = []
+def losing_workers(told: list[int], at: tuple[int, ...]) -> Callable[[int, float], None]:
+    """Write down the steps that workers tell of, and lose the worker once after some of them."""
 
     def on_step(step: int, _loss: float) -> None:
         told.append(step)
-        if step in kill_at and told.count(step) == 1:
+        if step in at and told.count(step) == 1:
             training_worker().kill()  # as a lost node would
 
-    with InjectionWorkers(plans[0].recipe, str(scratch)) as workers:
-        for plan in plans:
-            workers.inject(plan, on_step)
-    return told
+    return on_step
 
 
 @pytest.fixture(scope="module")
-def expected(
-    ray_cluster: None, tiny_root: str, tmp_path_factory: pytest.TempPathFactory
-) -> list[InjectionPlan]:
-    """Published rounds whose workers were started for each and never lost."""
+def expected(tiny_root: str, tmp_path_factory: pytest.TempPathFactory) -> list[InjectionPlan]:
+    """Rounds that one process without Ray trained, and was never lost."""
     folder = tmp_path_factory.mktemp("expected")
-    plans = plan_rounds(folder, tiny_root, ROUNDS)
-    assert train(plans, folder / "ray") == [*range(6 * ROUNDS)]
-    return plans
+    train_in_a_process(folder, tiny_root, ROUNDS)
+    return plan_rounds(folder, tiny_root, ROUNDS)
 
 
 def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> None:
@@ -63,34 +57,29 @@ def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> No
 
 @pytest.mark.ray
 def test_lost_workers_of_a_round_go_on_from_its_last_checkpoint(
-    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
+    ray_cluster: None, expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
 ) -> None:
     plans = plan_rounds(tmp_path, tiny_root, ROUNDS)
-    told = train(plans, tmp_path / "ray", kill_at=(3, 6))
-    assert told.count(0) == told.count(1) == 1  # they were in the checkpoint
-    require_same(plans, expected)
+    told: list[int] = []
+    with InjectionWorkers(plans[0].recipe, str(tmp_path / "ray")) as workers:
+        for plan in plans[:2]:
+            workers.inject(plan, losing_workers(told, at=(9,)))
+    assert told.count(6) == told.count(7) == 1  # they were in the checkpoint
+    require_same(plans[:2], expected[:2])
 
 
 @pytest.mark.ray
-def test_workers_that_stay_train_every_round_in_one_process(
-    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
+def test_workers_that_stay_keep_their_process_and_may_be_lost_once_a_round(
+    ray_cluster: None, expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
 ) -> None:
-    plans = plan_rounds(tmp_path, tiny_root, ROUNDS, "injection.workers=whole_run")
-    processes = set()
+    stay = ("injection.workers=whole_run", "injection.max_failures=1")
+    plans = plan_rounds(tmp_path, tiny_root, ROUNDS, *stay)
+    told: list[int] = []
+    processes = []
     with InjectionWorkers(plans[0].recipe, str(tmp_path / "ray")) as workers:
         for plan in plans:
-            workers.inject(plan, on_step=lambda step, loss: None)
-            processes.add(training_worker().pid)  # it is there between rounds, with what it holds
-    assert len(processes) == 1
-    require_same(plans, expected)
-
-
-@pytest.mark.ray
-def test_a_staying_worker_may_be_lost_once_in_every_round(
-    expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
-) -> None:
-    stays = ("injection.workers=whole_run", "injection.max_failures=1")
-    plans = plan_rounds(tmp_path, tiny_root, ROUNDS, *stays)
-    told = train(plans, tmp_path / "ray", kill_at=(3, 8))
+            workers.inject(plan, losing_workers(told, at=(3, 8)))
+            processes.append(training_worker().pid)  # it is there between rounds
     assert told.count(0) == told.count(1) == told.count(6) == told.count(7) == 1
+    assert processes[0] != processes[1] == processes[2]
     require_same(plans, expected)

@@ -1,8 +1,5 @@
 """A worker that stays for all rounds loads the base once, and ends as workers of a round each."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from fedkim_ray.injection.round_files import read_injection
 from fedkim_ray.injection.training import is_encoder
 from fedkim_ray.injection.worker import InjectionWorker
 from fedkim_ray.storage import Folder
-from tests.injection.plans import plan_rounds
+from tests.injection.plans import plan_rounds, train_in_a_process
 
 
 @pytest.fixture
@@ -72,31 +69,11 @@ def test_one_worker_for_three_rounds_loads_the_base_once_and_ends_as_three_worke
     assert any(not torch.equal(first[n], last[n]) for n in first if not is_encoder(n))
 
 
-ONE_ROUND = """
-import sys
-from pathlib import Path
-from fedkim_ray.injection.worker import InjectionWorker
-from tests.injection.plans import plan_rounds
-[plan] = plan_rounds(Path(sys.argv[1]), sys.argv[2], 1, "injection.zero_stage=2")
-InjectionWorker(plan.recipe, plan.tasks, rank=0).train(plan, print)
-"""
-
-
 @pytest.mark.slow
 def test_a_round_trains_where_there_is_no_compiler(tiny_root: str, tmp_path: Path) -> None:
     compiled, empty = tmp_path / "compiled", tmp_path / "empty"
     empty.mkdir()
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     paths = {"PATH": str(empty), "TORCH_EXTENSIONS_DIR": str(compiled), "CXX": "no-compiler"}
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_ROUND, str(tmp_path / "round"), tiny_root],
-        env={**os.environ, **alone, **paths, "MASTER_PORT": "29533"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_injection(Folder.at(tmp_path / "round/injected-0"))[0].step == 6
+    train_in_a_process(tmp_path / "rounds", tiny_root, 1, "injection.zero_stage=2", **paths)
+    assert read_injection(Folder.at(tmp_path / "rounds/injected-0"))[0].step == 6
     assert not [*compiled.rglob("*.so")]
