@@ -7,7 +7,7 @@ OUT ?= runs/demo
 KEEP ?= 0
 YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo demo-compare test test-fast test-browser test-prometheus test-flower test-quantised test-vllm docs lint venv clean
+.PHONY: demo demo-compare test test-fast test-all test-browser test-prometheus test-flower test-quantised test-vllm docs lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
 
 test-fast: venv  ## The tests that need no Ray: a minute or two.
 	$(BIN)/python -m pytest -m 'not ray and not slow and not browser and not prometheus and not vllm'
+
+test-all: venv  ## All but vLLM, with ten times as many made-up requests and broken files.
+	FEDKIM_FUZZ_TIMES=10 $(BIN)/python -m pytest -m 'not vllm'
 
 test-browser: venv  ## The playground in Debian's Chromium (apt-get install chromium).
 	$(BIN)/python -m pytest -m browser

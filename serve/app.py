@@ -79,7 +79,7 @@ class ServeArgs(Frozen):
 
     bundle: str
     """fsspec URL of the bundle; serving reads nothing else."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the model computes in; ``auto`` takes what the replica's machine is fast at."""
     engine: WantedEngine = "auto"
     """``transformers``, ``vllm``, or ``auto``: vLLM where it is installed and ``engine_gpus`` is

@@ -51,8 +51,7 @@ def to_example(raw: RawInput, task: Task, spec: DataSpec, limits: Limits) -> Exa
         FieldError: an input is malformed, out of bounds, or not one that the task reads; the
             text names the field.
     """
-    _require_fitting(raw, task, spec)
-    _require_short(raw, limits)
+    require_readable(raw, task, spec, limits)
     arrays: dict[Modality, np.ndarray] = {}
     observed: dict[Modality, np.ndarray] = {}
     if raw.image is not None and spec.image:
@@ -75,6 +74,16 @@ def to_example(raw: RawInput, task: Task, spec: DataSpec, limits: Limits) -> Exa
         arrays=arrays,
         observed=observed,
     )
+
+
+def require_readable(raw: RawInput, task: Task, spec: DataSpec, limits: Limits) -> None:
+    """Hold what shows without decoding against what the task reads.
+
+    Raises:
+        FieldError: a modality is none that the task reads, none has come, or the text is long.
+    """
+    _require_fitting(raw, task, spec)
+    _require_short(raw, limits)
 
 
 def _require_fitting(raw: RawInput, task: Task, spec: DataSpec) -> None:

@@ -17,7 +17,7 @@ from fedkim_ray.metric_names import DECODE_SECONDS, ENCODE_SECONDS
 from fedkim_ray.types import Task
 from serve.encoding import FeatureEncoder
 from serve.engine import Features
-from serve.inputs import RawInput, to_example
+from serve.inputs import RawInput, require_readable, to_example
 from serve.limits import Limits
 from serve.remote_images import RemoteImages
 
@@ -67,6 +67,8 @@ class LocalPreparer:
     async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
         """Return every patient's inputs, in order; see ``Preparer``."""
         spec = await self.spec()
+        for raw in raws:
+            require_readable(raw, task, spec, self.limits)  # before any host is asked for an image
         raws = await self.remote.inline(raws)
         return await asyncio.to_thread(self._prepare, raws, task, spec)
 

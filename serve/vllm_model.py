@@ -3,13 +3,10 @@
 Shape letters: L positions, E embedding width, P experts.
 """
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.storage import Folder
 from serve.adapters import AdapterCompiler, AdapterShelf
 from serve.engine import Sampling
+from serve.own_folder import OwnFolder
 from serve.vllm_start import VllmSettings, start_vllm
 
 WHOLE = "whole"
@@ -75,12 +73,9 @@ class VllmModel:
             max_batch=max_batch,
             threads=threads,
         )
-        self._home = Path(tempfile.mkdtemp(prefix="fedkim-adapters-"))
-        self.shelf = (
-            AdapterShelf(self._home, settings.max_adapters, compiler.write, self.llm.remove_lora)
-            if compiler
-            else None
-        )
+        self._home = OwnFolder("fedkim-adapters-")
+        home, capacity, forget = self._home.path, settings.max_adapters, self.llm.remove_lora
+        self.shelf = AdapterShelf(home, capacity, compiler.write, forget) if compiler else None
 
     @property
     def is_alive(self) -> bool:
@@ -90,7 +85,7 @@ class VllmModel:
     def close(self) -> None:
         """End vLLM and drop the adapters."""
         self.llm.shutdown()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._home.close()
 
     async def compare(self, prompt: VllmPrompt, tokens: tuple[int, int]) -> tuple[float, float]:
         """Return two tokens' probabilities at the next position, compared with each other."""

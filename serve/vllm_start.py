@@ -66,7 +66,7 @@ def start_vllm(
     Args:
         base: The base model's folder.
         settings: What it may take.
-        dtype: ``float32`` or ``bfloat16``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
         rank: Largest rank of an adapter; None where there is no adapter.
         layers: Last name parts of the adapted layers.
         positions: Positions of question and answer together.

@@ -1,12 +1,13 @@
 """Requests that nobody thought of: made up from the API's own description, and broken files.
 
-The unmarked pass is short; `slow` is longer. Whatever comes, no answer is a server's failure, each
-fits the description, and none tells a value back.
+The unmarked pass is short; `slow` is longer, and `make test-all` multiplies it. Whatever comes, no
+answer is a server's failure, each fits the description, and none tells a value back.
 """
 
 import base64
 import contextlib
 import io
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,8 @@ CHECKED = [
 ]
 
 
+TIMES = int(os.environ.get("FEDKIM_FUZZ_TIMES", "1"))
+"""How many times as much the slow pass asks."""
 KINDLY = settings(
     deadline=None,
     derandomize=True,
@@ -70,9 +73,10 @@ def test_made_up_requests_are_answered_as_described(app: FastAPI, operation: str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600 * TIMES)
 @pytest.mark.parametrize("operation", OPERATIONS[:2])
 def test_many_made_up_requests_are_answered_as_described(app: FastAPI, operation: str) -> None:
-    ask_what_is_described(app, operation, 60)
+    ask_what_is_described(app, operation, 60 * TIMES)
 
 
 def png() -> bytes:
@@ -161,6 +165,7 @@ def test_broken_files_are_refused_by_their_field(client: TestClient, kind: str) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600 * TIMES)
 @pytest.mark.parametrize("kind", FILES)
 def test_many_broken_files_are_refused_by_their_field(client: TestClient, kind: str) -> None:
-    assert ask_about_broken(client, kind, 300) <= {200, 400}
+    assert ask_about_broken(client, kind, 300 * TIMES) <= {200, 400}

@@ -15,11 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
+from fedkim_ray.data.demo.tiny import SPEC
+from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.data.tasks import task_table
 from serve.errors import FieldError
 from serve.inputs import RawInput
 from serve.limits import Limits
+from serve.preparing import LocalPreparer
 from serve.remote_images import RemoteImages, is_public
 
+TASKS = task_table()
 CONTENT = b"\x89PNG and other bytes"
 PUBLIC, LOOPBACK = "8.8.8.8", "127.0.0.1"
 
@@ -247,6 +252,22 @@ def test_nobody_is_asked_where_one_address_of_the_request_is_refused(
         asyncio.run(fetcher.inline(inputs(*urls)))
     assert caught.value.field == "inputs[1].image"
     assert looked_up == connected == []
+
+
+def test_nobody_is_asked_for_an_image_that_the_task_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def spec() -> DataSpec:
+        return SPEC
+
+    preparer = LocalPreparer(spec, Limits(image_hosts=("images.example",)))
+    looked_up: list[object] = []
+    monkeypatch.setattr(preparer.remote.names, "submit", lambda *asked: looked_up.append(asked))
+    raws = inputs("https://images.example/chest.png")
+    with pytest.raises(FieldError, match="'ecg_abnormal' of this bundle reads signal") as caught:
+        asyncio.run(preparer.prepare(raws, TASKS["ecg_abnormal"]))
+    assert caught.value.field == "inputs[0].image"
+    assert looked_up == []
 
 
 @pytest.mark.usefixtures("loopback_is_public")
