@@ -20,6 +20,7 @@ from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate, load_samples
 from fedkim_ray.injection.model import InjectedModel, Prompted
 from fedkim_ray.storage import Folder
+from serve.fast_steps import speed_up_steps
 
 ROWS = (1, 4, 16)
 
@@ -77,6 +78,7 @@ def main() -> None:
     settings = serving_options(__doc__ or "").parse_args()
     torch.set_num_threads(settings.threads)
     bundle = load_bundle(settings.bundle)
+    speed_up_steps(bundle.model)
     timed = cases(bundle.model, settings.data, bundle.facts.spec)
     results = {"with the adapter": interleave(timed, settings.repeats)}
     with bare(bundle.model):

@@ -28,6 +28,7 @@ from serve.budget import PositionBudget
 from serve.encoding import plain_batch
 from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.errors import NotReadyError
+from serve.fast_steps import speed_up_steps
 from serve.joining import Joining
 from serve.prompting import PromptWriter, broken
 from serve.running_batch import RunningBatch
@@ -53,6 +54,7 @@ class TransformersEngine:
         """
         self.facts = bundle.facts
         self.model: InjectedModel = bundle.model
+        speed_up_steps(self.model)
         self.max_batch = max_batch
         self._budget = PositionBudget(self.model)
         self._room = WaitingRoom(max_waiting)
