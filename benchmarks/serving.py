@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving BUNDLE --data ROOT --out serving.json
 
-Both serve the same bundle on the same threads, each in processes of its own, as does the load. They
-take turns within every repetition; quoted are medians, and medians of the ratios of one repetition.
+Tasks of a kind are mixed. Both serve the same bundle on the same threads, each in processes of its
+own, as does the load. They take turns within every repetition; quoted are medians, and medians of
+the ratios of one repetition.
 The peer answers one question at a time, so that its rate says all about it: it meets the smallest
 and the largest number of clients in ``--peer-clients`` alone. A trained bundle ends a yes/no answer
 after its word; an untrained one goes on to the last token, so with one say --peer-yes-no-tokens 2.
@@ -24,7 +25,9 @@ import psutil
 
 from benchmarks.harness import report
 from benchmarks.serving_tools import (
+    GENERATED,
     MIB,
+    YES_NO,
     measure,
     questions,
     served,
@@ -33,7 +36,7 @@ from benchmarks.serving_tools import (
 )
 
 START_S = 120.0
-CASES = {"yes/no": ("lung_opacity",), "generation": ("slake_vqa",)}
+CASES = {"yes/no": YES_NO, "generation": GENERATED}
 WARM_UP_S = 2.0
 
 
