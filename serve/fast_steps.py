@@ -6,6 +6,7 @@ in float32 small products have no such price. So float32 copies of A and B lie b
 these steps. Prompts, which are many rows, run through the layers as they were trained.
 """
 
+import weakref
 from functools import partial
 
 import torch
@@ -28,7 +29,9 @@ def speed_up_steps(model: InjectedModel) -> None:
                 half["default"].weight.detach().float().T.contiguous()
                 for half in (layer.lora_A, layer.lora_B)
             )
-            layer.forward = partial(step_forward, layer, model.gate, A_dR, B_Rd)
+            # Weakly, as in ``attach_gate``: a layer that held itself would outlive its model.
+            proxy = weakref.proxy(layer)
+            layer.forward = partial(step_forward, proxy, model.gate, A_dR, B_Rd)
 
 
 def step_forward(
@@ -46,7 +49,8 @@ def step_forward(
     if h.dim() == 3 and h.shape[1] > 1:
         return gated_forward(layer, gate, h)
     c: Tensor = layer.base_layer(h)
-    return c.add_(gate.scale(h.float() @ A_dR) @ B_Rd, alpha=layer.scaling["default"])
+    scaled = layer.scaling["default"] * gate.of(h)
+    return c.add_((h.float() @ A_dR * scaled) @ B_Rd)
 
 
 def _gains(layer: LoraLayer) -> bool:
