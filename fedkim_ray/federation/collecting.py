@@ -1,7 +1,7 @@
 """Asking clients and taking what comes, until the policy says that it suffices."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from fedkim_ray.errors import RoundFailedError
@@ -52,17 +52,21 @@ def collect(
     """
     begun = started = clock.now()
     inbox.ask(plans, clients.begin(plans, theta_global))
+    gone: Collection[ClientId] = ()
     while True:
         now = clock.now()
-        facts = inbox.facts(now - begun, now - started)
+        facts = inbox.facts(now - begun, now - started, gone)
         decision = policy.decide(facts)
         if isinstance(decision, Wait):
+            silent = True
             for reply in times.waiting_for(clients.replies(decision.timeout_s)):
+                silent = False
                 with times.phase("collect"):
                     inbox.take(reply)
                 yield from inbox.in_turn(policy.has_quorum(len(inbox.clients)))
+            gone = set(plans).difference(clients.available) if silent else ()
             continue
-        inbox.stop_waiting(facts.elapsed_s)
+        inbox.stop_waiting(facts.elapsed_s, gone)
         match decision:
             case Aggregate():
                 yield from inbox.in_turn(failures_are_final=True)

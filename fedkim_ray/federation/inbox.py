@@ -72,13 +72,16 @@ class Inbox:
         """Return the plans of clients whose update is missing."""
         return {c: plan for c, plan in plans.items() if c not in self.clients}
 
-    def facts(self, elapsed_s: float, round_s: float) -> RoundFacts:
-        """Return what the round policy decides on."""
+    def facts(
+        self, elapsed_s: float, round_s: float, gone: Collection[ClientId] = ()
+    ) -> RoundFacts:
+        """Return what the round policy decides on; ``gone`` are clients whose node is."""
         return RoundFacts(
             elapsed_s=elapsed_s,
             round_s=round_s,
             num_updates=len(self.clients),
             num_waiting=len(self._waiting),
+            num_gone=len(self._waiting.intersection(gone)),
             num_retries=self.num_retries,
         )
 
@@ -94,10 +97,13 @@ class Inbox:
             else:
                 self._accept(reply)
 
-    def stop_waiting(self, elapsed_s: float) -> None:
+    def stop_waiting(self, elapsed_s: float, gone: Collection[ClientId] = ()) -> None:
         """Count those that have not answered as failed."""
         for client_id in sorted(self._waiting):
-            self._fail(client_id, "ClientTimeout", f"It had not answered after {elapsed_s:.0f} s.")
+            cause = "ClientLost" if client_id in gone else "ClientTimeout"
+            where = "Its node is gone: it" if client_id in gone else "It"
+            message = f"{where} had not answered after {elapsed_s:.0f} s."
+            self._fail(client_id, cause, message)
         self._waiting.clear()
 
     def in_turn(self, failures_are_final: bool) -> Iterator[ClientUpdate]:

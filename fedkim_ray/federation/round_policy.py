@@ -21,6 +21,8 @@ class RoundFacts:
     """Usable updates, from this attempt and those before."""
     num_waiting: int
     """Clients that have answered neither with an update nor with a failure."""
+    num_gone: int = 0
+    """Those of them whose node is gone."""
     num_retries: int = 0
     round_s: float = 0.0
     """Seconds since the round's first plans went out."""
@@ -58,7 +60,10 @@ Decision: TypeAlias = Wait | Aggregate | Retry | Fail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPolicy:
-    """Wait for all, but for no one longer than the timeout; go on with a quorum."""
+    """Wait for all, but for no one longer than the timeout; go on with a quorum.
+
+    A client whose node is gone may come back, but is waited for only where a quorum needs it.
+    """
 
     min_clients: int
     """Fewest updates that make a round."""
@@ -71,9 +76,11 @@ class RoundPolicy:
         """Return what to do now."""
         round_left_s = self.round_deadline_s - facts.round_s
         time_left_s = min(self.client_timeout_s - facts.elapsed_s, round_left_s)
-        if facts.num_waiting and time_left_s > 0:
+        has_quorum = self.has_quorum(facts.num_updates)
+        num_awaited = facts.num_waiting - (facts.num_gone if has_quorum else 0)
+        if num_awaited and time_left_s > 0:
             return Wait(time_left_s)
-        if self.has_quorum(facts.num_updates):
+        if has_quorum:
             return Aggregate()
         may_retry = facts.num_retries < MAX_RETRIES and round_left_s > 0
         return Retry() if may_retry else Fail()

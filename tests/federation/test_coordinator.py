@@ -1,6 +1,7 @@
 """Whole rounds with scripted clients and a clock that the script moves: no data, no Ray."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -68,6 +69,8 @@ class ScriptedClients:
     times_each: bool = False
     appear_s: Mapping[str, float] = field(default_factory=dict)
     """When clients come that are not there from the start."""
+    leave_s: Mapping[str, float] = field(default_factory=dict)
+    """When clients' nodes are lost."""
 
     @property
     def clock(self) -> Clock:
@@ -80,8 +83,9 @@ class ScriptedClients:
 
     @property
     def available(self) -> Sequence[str]:
-        """Those that are there by now."""
-        return [c for c in self.ids if self.now_s >= self.appear_s.get(c, 0.0)]
+        """Those that are there now."""
+        came = [c for c in self.ids if self.now_s >= self.appear_s.get(c, 0.0)]
+        return [c for c in came if self.now_s < self.leave_s.get(c, math.inf)]
 
     def begin(self, plans: Mapping[str, RoundPlan], theta_global: Params) -> int:
         """Note who is asked, and take the script's next list."""
@@ -90,8 +94,8 @@ class ScriptedClients:
         return 100 * len(plans)
 
     def replies(self, timeout_s: float) -> Iterator[Reply]:
-        """Yield the next answer after a second, or nothing after the whole timeout."""
-        self.now_s += 1.0 if self._answers else timeout_s
+        """Yield the next answer after a second, or nothing after five, or the whole timeout."""
+        self.now_s += 1.0 if self._answers else min(timeout_s, 5.0)
         if self._answers:
             yield reply(self._answers.pop(0))
 
@@ -173,6 +177,21 @@ def test_a_slow_client_is_left_behind_after_the_timeout() -> None:
     assert after == 18.0
     assert report.seconds == 60.0
     assert [(f.client_id, f.cause) for f in report.failures] == [("a", "ClientTimeout")]
+
+
+def test_a_client_whose_node_is_lost_is_left_behind_at_once() -> None:
+    # b answers after 1 s; a's node is lost after 3, and seen to be after the next 5 s of silence.
+    clients = ScriptedClients([[update("b", 8.0)]], leave_s={"a": 3.0})
+    after, report = play(clients)
+    assert (after, report.seconds) == (18.0, 6.0)
+    assert [(f.client_id, f.cause) for f in report.failures] == [("a", "ClientLost")]
+
+
+def test_a_quorum_waits_for_a_lost_node_to_come_back() -> None:
+    clients = ScriptedClients([[update("b", 8.0)], []], leave_s={"a": 3.0})
+    with pytest.raises(RoundFailedError, match="a: ClientLost: Its node is gone"):
+        play(clients, min_clients=2)
+    assert clients.now_s == 120.0  # both attempts had their whole time
 
 
 def test_below_the_quorum_those_without_an_update_are_asked_once_more() -> None:

@@ -69,6 +69,24 @@ def test_a_deadline_bounds_the_round_with_its_retry(
 
 
 @pytest.mark.parametrize(
+    ("num_updates", "num_waiting", "num_gone", "decision"),
+    [
+        (2, 1, 1, Aggregate()),  # the third will not answer soon
+        (2, 2, 1, Wait(55.0)),  # one of a fourth's neighbours still works
+        (1, 2, 1, Wait(55.0)),
+        (1, 1, 1, Wait(55.0)),  # without it there is no round, and it may come back
+    ],
+)
+def test_a_client_whose_node_is_gone_is_waited_for_where_a_quorum_needs_it(
+    num_updates: int, num_waiting: int, num_gone: int, decision: Decision
+) -> None:
+    facts = RoundFacts(
+        elapsed_s=5.0, num_updates=num_updates, num_waiting=num_waiting, num_gone=num_gone
+    )
+    assert POLICY.decide(facts) == decision
+
+
+@pytest.mark.parametrize(
     ("num_available", "elapsed_s", "decision"),
     [
         (3, 0.0, Begin()),
