@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedkim_ray.types import Frozen, Modality, Task
+from fedkim_ray.types import Frozen, LabelSelector, Modality, Task
 
 FORMAT_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -223,7 +223,7 @@ class FederationConfig(Frozen):
     """torch threads inside a client; 1 gives the same numbers everywhere."""
     client_resources: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Custom Ray resources that pin a client to its own node: {client: {resource: amount}}."""
-    client_selector: dict[str, dict[str, str]] = Field(default_factory=dict)
+    client_selector: dict[str, LabelSelector] = Field(default_factory=dict)
     """Ray node labels that pin a client to its own node: {client: {label: value}}."""
 
     @model_validator(mode="after")
@@ -324,6 +324,9 @@ class InjectionConfig(Frozen):
     loaded: base model, engine and public data serve every round, to the same numbers."""
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
+    worker_selector: LabelSelector = Field(default_factory=dict)
+    """Ray node labels of nodes that workers may run on, such as {role: injection}; any where empty.
+    It keeps them off the sites' nodes, which lack the run folder and may be lost."""
     threads_per_worker: PositiveInt = 2
     gradient_checkpointing: bool = False
     max_failures: NonNegativeInt = 1

@@ -10,6 +10,7 @@ from ray._private.state import state
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.federation.resources import missing_labels
 from fedkim_ray.ray_connection import join_or_start, joins_a_cluster
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -77,11 +78,15 @@ def _local_resources(recipe: Recipe) -> dict[str, float]:
 
 def _require_no_labels(recipe: Recipe) -> None:
     """Refuse at once what a local Ray, one node without labels, would wait for in vain."""
-    if recipe.federation.clients_train and recipe.federation.client_selector:
+    of_clients = recipe.federation.client_selector if recipe.federation.clients_train else {}
+    of_injection = {"injection workers": recipe.injection.worker_selector}
+    lacking = missing_labels(of_clients | of_injection, [{}])
+    if lacking:
         raise EnvironmentProblemError(
-            "federation.client_selector pins clients by node label, and RAY_ADDRESS is not set.",
+            f"{' '.join(lacking)} RAY_ADDRESS is not set.",
             "A Ray that is started for one run is one node without labels.",
-            "Set RAY_ADDRESS to the cluster, or leave client_selector out.",
+            "Set RAY_ADDRESS to the cluster, or leave federation.client_selector and "
+            "injection.worker_selector out.",
         )
 
 

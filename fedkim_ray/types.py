@@ -1,7 +1,7 @@
 """Names for the values that travel between folders."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -9,6 +9,10 @@ from torch import Tensor
 ClientId: TypeAlias = str
 TaskId: TypeAlias = str
 Modality: TypeAlias = str
+LabelSelector: TypeAlias = dict[
+    str, Annotated[str, Field(pattern=r"^!?([\w.-]+|in\([\w.-]+(, ?[\w.-]+)*\))$")]
+]
+"""Ray node labels that a process asks of its node: ``x``, ``!x``, ``in(x, y)`` or ``!in(x, y)``."""
 Params: TypeAlias = Mapping[str, Tensor]
 """Parameter tensors by name; the first two dotted parts of a name are its parameter group."""
 

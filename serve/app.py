@@ -27,7 +27,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from fedkim_ray.data.schema import DataSpec
-from fedkim_ray.types import Frozen, Task
+from fedkim_ray.types import Frozen, LabelSelector, Task
 from serve.api import create_app
 from serve.audit import AuditLog
 from serve.auth import ApiKeys
@@ -107,6 +107,8 @@ class ServeArgs(Frozen):
     engine_gpus: NonNegativeFloat = 0.0
     engine_threads: PositiveInt = 1
     """torch threads of one replica of the model."""
+    replica_selector: LabelSelector = Field(default_factory=dict)
+    """Ray node labels of nodes that replicas may run on, such as {role: serving}; any if empty."""
     engine_scaling: Scaling = Scaling(target_ongoing_requests=8.0)
     inputs_cpus: NonNegativeFloat = 0.1
     inputs_scaling: Scaling = Scaling(target_ongoing_requests=4.0)
@@ -228,9 +230,10 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
     quota = None
     if args.rate_limit:
         deployment: Any = ray_serve.deployment
+        counter = {"num_cpus": 0.01, "label_selector": args.replica_selector}
         quota = (
             deployment(QuotaReplica)
-            .options(name="Quota", num_replicas=1, ray_actor_options={"num_cpus": 0.01})
+            .options(name="Quota", num_replicas=1, ray_actor_options=counter)
             .bind(args.rate_limit, args.rate_limit_store)
         )
     bound: ray_serve.Application = api.bind(inputs.bind(args), engine.bind(args), quota, args)
@@ -245,7 +248,11 @@ def _deployment(
     return deployment(replica).options(
         name=name,
         autoscaling_config=scaling.model_dump(),
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        ray_actor_options={
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "label_selector": args.replica_selector,
+        },
         max_queued_requests=args.max_queued_requests,
         backpressure_config=BackpressureConfig(retry_after_s=OverloadedError.retry_after_s),
         max_surge_percent=args.surge_percent,

@@ -34,10 +34,17 @@ def test_nodes_that_an_autoscaler_may_add_count(
         ray_session._require_cpus(37)
 
 
-def test_labels_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "pin",
+    [
+        "federation.client_selector={north: {site: north}}",
+        "injection.worker_selector={role: injection}",
+    ],
+)
+def test_labels_need_a_cluster(monkeypatch: pytest.MonkeyPatch, pin: str) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    recipe = load_recipe("tiny", ["federation.client_selector={north: {site: north}}"])
+    recipe = load_recipe("tiny", [pin])
     with (
         pytest.raises(EnvironmentProblemError, match="one node without labels"),
         ray_session.ray_session(recipe, 1),

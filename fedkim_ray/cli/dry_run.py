@@ -61,7 +61,8 @@ def missing(recipe: Recipe, clients: list[str]) -> list[str]:
     total, free, labels = cluster_facts()
     said = missing_resources(demands, total, free)
     short = [said] if said.startswith("All clients together") else []
-    return short + missing_labels(recipe.federation.client_selector, labels)
+    of_injection = {"injection workers": recipe.injection.worker_selector}
+    return short + missing_labels(recipe.federation.client_selector | of_injection, labels)
 
 
 def demands_of(recipe: Recipe, clients: list[str]) -> dict[str, Mapping[str, float]]:

@@ -39,10 +39,15 @@ def serve(
         int, typer.Option(help="Replicas of the model that load may start.", min=1)
     ] = 1,
     threads: Annotated[int, typer.Option(help="torch threads of the engine.", min=1)] = 1,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(help="Ray node label, NAME=VALUE, of nodes that replicas may run on."),
+    ] = None,
 ) -> None:
     """Serve a bundle until Ctrl-C: OpenAI-style chat, task predictions, a playground at /."""
     from serve.server import run_server
 
+    labels = [label.partition("=") for label in on or ()]
     console = Console(stderr=True)
     with run_server(
         bundle,
@@ -57,6 +62,7 @@ def serve(
         engine=engine,
         engine_gpus=gpus,
         engine_threads=threads,
+        replica_selector={name: value for name, _, value in labels},
         limits={"image_hosts": image_host or ()},
     ) as server:
         console.print(f"Serving at {server.url} (playground at /, API at /docs). Ctrl-C ends it.")

@@ -1,5 +1,7 @@
 """What the doctor has seen, before anything is judged."""
 
+from pydantic import Field
+
 from fedkim_ray.types import ClientId, Frozen
 
 
@@ -34,6 +36,8 @@ class NodeFacts(Frozen):
     """Half the round trip: the skew is known no better than this."""
     run_problem: str
     """Why the run folder cannot be written from there; empty where it can."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What it was started with, and Ray's own."""
 
 
 class ClientFacts(Frozen):

@@ -6,6 +6,7 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
+from fedkim_ray.federation.resources import missing_labels
 from fedkim_ray.types import ClientId
 
 MIN_DISK_BYTES = 5 * 2**30
@@ -167,7 +168,17 @@ def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> lis
     largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
     gpus = sum(node.machine.num_gpus for node in nodes)
     short_of_gpus = injection.use_gpu and gpus < injection.num_workers
+    nowhere = missing_labels(
+        {"injection workers": injection.worker_selector}, [node.labels for node in nodes]
+    )
     return [
+        _finding(
+            "placement",
+            "injection workers",
+            "warn" if nowhere else "ok",
+            " ".join(nowhere) or "there is a node for them",
+            "Start such a node, let the autoscaler have one, or correct injection.worker_selector.",
+        ),
         _finding(
             "memory for the run",
             "cluster",

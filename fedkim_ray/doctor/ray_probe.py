@@ -84,15 +84,20 @@ def look_at_nodes(run_url: str | None) -> list[NodeFacts]:
         run_url: Folder that a run would write; not tried where None.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    probes = [(n["NodeManagerAddress"], _probe_on(n["NodeID"])) for n in nodes]
+    probes = [_probe_on(node["NodeID"]) for node in nodes]
     facts = []
-    for address, probe in probes:
-        machine = ray.get(probe.machine.remote(address), timeout=2 * PLACE_TIMEOUT_S)
+    for node, probe in zip(nodes, probes, strict=True):
+        seen = probe.machine.remote(node["NodeManagerAddress"])
+        machine = ray.get(seen, timeout=2 * PLACE_TIMEOUT_S)
         ahead, error = _clock(probe)
         problem = ray.get(probe.write_problem.remote(run_url)) if run_url else ""
         facts.append(
             NodeFacts(
-                machine=machine, clock_ahead_s=ahead, clock_error_s=error, run_problem=problem
+                machine=machine,
+                clock_ahead_s=ahead,
+                clock_error_s=error,
+                run_problem=problem,
+                labels=node["Labels"],
             )
         )
         ray.kill(probe)

@@ -1,4 +1,4 @@
-"""What a cluster lacks to run all clients at once."""
+"""What a cluster lacks to run all clients, and the injection, at once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,16 +31,30 @@ def missing_resources(
 
 
 def missing_labels(
-    selectors: Mapping[ClientId, Mapping[str, str]], nodes: Sequence[Mapping[str, str]]
+    selectors: Mapping[str, Mapping[str, str]], nodes: Sequence[Mapping[str, str]]
 ) -> list[str]:
-    """Say, a sentence a client, which of them no living node's labels fit.
+    """Say, a sentence each, who asks for labels that no living node has.
 
     Args:
-        selectors: Labels that each client's node must have.
+        selectors: What each asks of its node's labels.
         nodes: Labels of each living node.
     """
     return [
-        f"No node has the labels {dict(wanted)} of client {client_id!r}."
-        for client_id, wanted in sorted(selectors.items())
-        if not any(wanted.items() <= node.items() for node in nodes)
+        f"No node has the labels {dict(wanted)} that {who!r} asks for."
+        for who, wanted in sorted(selectors.items())
+        if not any(fits(wanted, labels) for labels in nodes)
     ]
+
+
+def fits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Return whether a node's labels meet a selector, as Ray reads it.
+
+    A node without a label meets what excludes values of it.
+    """
+    return all(_meets(condition, labels.get(name)) for name, condition in selector.items())
+
+
+def _meets(condition: str, value: str | None) -> bool:
+    """Hold a label's value against ``x``, ``!x``, ``in(x, y)`` or ``!in(x, y)``."""
+    values = condition.removeprefix("!").removeprefix("in(").removesuffix(")").split(",")
+    return (value in [each.strip() for each in values]) != condition.startswith("!")

@@ -114,16 +114,17 @@ def _trainer(
     return TorchTrainer(
         work,
         train_loop_config=config,
-        scaling_config=ScalingConfig(
+        scaling_config=ScalingConfig(  # mypy reads Ray Train 1; this is 2
             num_workers=injection.num_workers,
             use_gpu=injection.use_gpu,
             resources_per_worker={
                 "CPU": injection.cpus_per_worker,
                 **({"GPU": 1} if injection.use_gpu else {}),
             },
+            label_selector=injection.worker_selector or None,  # type: ignore[call-arg]
         ),
         torch_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
-        run_config=RunConfig(  # type: ignore[call-arg]  # mypy reads Ray Train 1; this is 2
+        run_config=RunConfig(  # type: ignore[call-arg]
             # Ray Train restores a repeated name: every attempt has one of its own.
             name=f"injection-{uuid.uuid4().hex[:8]}",
             storage_path=scratch,

@@ -11,6 +11,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from fedkim_ray.config import Recipe
+from fedkim_ray.federation.resources import fits
 from fedkim_ray.recipe_files import parse_recipe
 from serve.app import ServeArgs
 from tests.cluster.manifests import OVERLAYS, of_kind, pods, ray_specs, ray_validator, render
@@ -108,6 +109,8 @@ def test_each_client_is_pinned_to_its_sites_pods(overlay: str) -> None:
     }
     assert recipe.federation.client_resources == offered
     [injection] = [group for group in groups if group["groupName"] == "injection"]
+    wanted = recipe.injection.worker_selector
+    assert [g["groupName"] for g in groups if fits(wanted, g["labels"])] == ["injection"]
     assert injection["maxReplicas"] >= (recipe.injection.num_workers if has_gpus(overlay) else 1)
     limits = injection["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert ("nvidia.com/gpu" in limits) == recipe.injection.use_gpu

@@ -134,6 +134,13 @@ def test_memory_and_gpus_are_held_against_all_nodes(recipe: Recipe) -> None:
     assert levels(judge_needs(NEEDS, [node()], wants_gpu), "gpus for the run") == ["fail"]
 
 
+def test_injection_workers_need_a_node_whose_labels_fit() -> None:
+    apart = load_recipe("tiny", ["injection.worker_selector={site: '!in(north, south)'}"])
+    north = node().model_copy(update={"labels": {"site": "north"}})
+    assert levels(judge_needs(NEEDS, [north], apart), "placement") == ["warn"]
+    assert levels(judge_needs(NEEDS, [north, node()], apart), "placement") == ["ok"]
+
+
 def test_sizes_for_people() -> None:
     assert size(3 * GIB / 2) == "1.5 GiB"
     assert size(512 * 1024) == "0.5 MiB"

@@ -47,6 +47,13 @@ def test_the_doctor_finds_each_client_where_its_label_is(sites: Sites) -> None:
     assert private == (["ok", "ok"] if APART else ["warn", "warn"])
 
 
+def test_injection_runs_where_the_recipe_lets_it(sites: Sites) -> None:
+    script = Path(__file__).with_name("site_injection.py")
+    driver = sites.popen(SERVER, [sys.executable, script, sites.folder / SERVER])
+    assert driver.wait(150) == 0, sites.said(SERVER)
+    assert json.loads(sites.said(SERVER).splitlines()[-1]) == ["south", "none"]
+
+
 def test_a_lost_node_costs_its_client_the_round_and_no_more(sites: Sites) -> None:
     rounds = Path(__file__).with_name("site_rounds.py")
     server = sites.popen(SERVER, [sys.executable, rounds, sites.data, sites.folder / SERVER])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 from ray import serve as ray_serve
 
 from serve.app import ServeArgs, build_app
@@ -33,3 +34,22 @@ def test_a_question_passes_all_deployments_and_is_counted_once_for_all(
         stranger = web.get("/v1/tasks", headers={"host": "evil.example"})
         assert stranger.status_code == 400
     assert len(list(tmp_path.glob("audit-*.jsonl"))) == 1
+
+
+def test_every_deployment_asks_for_the_labels_of_its_nodes() -> None:
+    labels = {"role": "serving"}
+    app = build_app(
+        ServeArgs(bundle="b", no_auth=True, rate_limit="2/minute", replica_selector=labels)
+    )
+    api = app._bound_deployment
+    beneath = [
+        each._bound_deployment for each in api.init_args if hasattr(each, "_bound_deployment")
+    ]
+    asked = {each.name: each.ray_actor_options["label_selector"] for each in (api, *beneath)}
+    assert asked == dict.fromkeys(("Api", "Inputs", "Engine", "Quota"), labels)
+
+
+@pytest.mark.parametrize("value", ["", "-x y", "in()", "!!a"])
+def test_a_label_that_ray_would_refuse_is_refused_at_once(value: str) -> None:
+    with pytest.raises(ValidationError, match="replica_selector"):
+        ServeArgs(bundle="b", no_auth=True, replica_selector={"role": value})
