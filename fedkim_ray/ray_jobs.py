@@ -157,6 +157,22 @@ def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
     return sorted(ours, key=lambda job: job.start_time or 0, reverse=True)
 
 
+def newest(client: JobSubmissionClient) -> str:
+    """Return the id of the run that was submitted last.
+
+    Raises:
+        SubmissionError: none was.
+    """
+    jobs = list_jobs(client)
+    if not jobs:
+        raise SubmissionError(
+            "The cluster knows no submitted run.",
+            "`last` is the newest of `fedkim job list`; a new head has forgotten the old one's.",
+            "Submit one, or go on with a run by its folder: `fedkim submit --resume --out URL`.",
+        )
+    return str(jobs[0].submission_id)
+
+
 def follow(client: JobSubmissionClient, submission_id: str, on_line: OnLine) -> int:
     """Hand on each line of a job's log until it ends; return the run's exit code.
 

@@ -24,7 +24,9 @@ Address = Annotated[
     str | None,
     typer.Option(help="The head's dashboard, http://HOST:8265.", envvar="RAY_ADDRESS"),
 ]
-Submission = Annotated[str, typer.Argument(help="A submission's id, as `fedkim submit` gave it.")]
+Submission = Annotated[
+    str, typer.Argument(help="A submission's id, as `fedkim submit` gave it, or `last`.")
+]
 Wait = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Show progress; end with the run's own exit code."),
@@ -90,7 +92,7 @@ def list_(address: Address = None, as_json: AsJson = False) -> None:
 @app.command()
 def status(submission_id: Submission, address: Address = None, as_json: AsJson = False) -> None:
     """Show where a submitted run stands."""
-    client = _connect(address)
+    client, submission_id = _found(address, submission_id)
     from fedkim_ray.ray_jobs import job_facts
 
     facts = summary(job_facts(client, submission_id))
@@ -106,13 +108,13 @@ def status(submission_id: Submission, address: Address = None, as_json: AsJson =
 @app.command()
 def logs(submission_id: Submission, address: Address = None) -> None:
     """Follow a submitted run; ends with the run's exit code."""
-    raise typer.Exit(_follow(_connect(address), submission_id))
+    raise typer.Exit(_follow(*_found(address, submission_id)))
 
 
 @app.command()
 def abort(submission_id: Submission, address: Address = None) -> None:
     """Stop a submitted run; what it published is kept."""
-    client = _connect(address)
+    client, submission_id = _found(address, submission_id)
     from fedkim_ray.ray_jobs import stop
 
     was_running = stop(client, submission_id)
@@ -128,7 +130,7 @@ def resume_(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a submitted run that was stopped or lost, as a new submission."""
-    client = _connect(address)
+    client, submission_id = _found(address, submission_id)
     from fedkim_ray.errors import SubmissionError
     from fedkim_ray.ray_jobs import job_facts, resume_run
 
@@ -167,6 +169,14 @@ def _connect(address: str | None) -> "JobSubmissionClient":
     from fedkim_ray.ray_jobs import connect
 
     return connect(address)
+
+
+def _found(address: str | None, submission_id: str) -> tuple["JobSubmissionClient", str]:
+    """Return the cluster's client and the submission's id, of the newest for ``last``."""
+    client = _connect(address)
+    from fedkim_ray.ray_jobs import newest
+
+    return client, newest(client) if submission_id == "last" else submission_id
 
 
 def _tell_submitted(

@@ -43,7 +43,7 @@ def test_submit_abort_resume_and_wait(head: dict[str, str], tiny_root: str, tmp_
     first = json.loads(said)["submission_id"]
     assert until_round(head, first, rounds=1)["rounds"] == 2
 
-    fedkim(head, "job", "abort", first)
+    fedkim(head, "job", "abort", "last")
     deadline = time.monotonic() + 60
     while (facts := json.loads(fedkim(head, "job", "status", first, "--json").stdout))[
         "status"
