@@ -16,7 +16,8 @@ from tests.cluster.conftest import installed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.prometheus]
 ROOT = Path(__file__).parents[2]
-APART = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+APART = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"]
+APART += ["--mount-proc", "--kill-child"]
 BEFORE = """
 set -Eeuo pipefail -o monitor
 ip link set lo up
@@ -24,8 +25,10 @@ mkdir -p /tmp/ray
 mount -t tmpfs tmpfs /tmp/ray
 """
 """A careful, interactive shell's settings, and a Ray folder and a loopback of its own."""
-NOT_HERE = {"GPU busy", "GPU memory", "Folded adapters", "Refused"}
-"""Panels of what a machine without GPUs, or a run without refused questions, cannot have."""
+EMPTY_HERE = {"GPU busy", "GPU memory", "Folded adapters"}
+"""Panels of a GPU and of the vLLM engine."""
+MAY_BE_EMPTY = {"Missed rounds", "Refused", "An expert dominates"}
+"""Panels of what need not happen: the lost node may be back before it is missed."""
 
 
 def blocks() -> str:
@@ -59,5 +62,5 @@ def test_a_person_who_follows_the_page_gets_there(tmp_path: Path) -> None:
     said = (tmp_path / "said.txt").read_text()
     assert done.returncode == 0, said[-5000:]
     without = set(re.findall(r"^  no data  (.*)$", said, re.MULTILINE))
-    assert without <= NOT_HERE
-    assert '"probability"' in said
+    assert EMPTY_HERE <= without <= EMPTY_HERE | MAY_BE_EMPTY
+    assert "all were answered" in said
