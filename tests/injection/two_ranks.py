@@ -21,14 +21,8 @@ TASKS = ("covid19", "mortality")
 NUM_STEPS = 2
 
 
-def work(
-    rank: int, num_workers: int, stages: tuple[int, ...], data_url: str, out: str, port: int
-) -> None:
-    """Train under each stage; rank 0 writes what it ended with.
-
-    Tasks alternate within a batch, so of two ranks one draws images alone and the other ICU series
-    alone: neither runs an encoder of the other's on data.
-    """
+def join(rank: int, num_workers: int, port: int) -> None:
+    """Become one rank of a process group, without compiling anything."""
     torch.set_num_threads(1)
     world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_workers, "MASTER_PORT": port}
     os.environ.update({k: str(v) for k, v in world.items()})
@@ -38,6 +32,17 @@ def work(
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo")
+
+
+def work(
+    rank: int, num_workers: int, stages: tuple[int, ...], data_url: str, out: str, port: int
+) -> None:
+    """Train under each stage; rank 0 writes what it ended with.
+
+    Tasks alternate within a batch, so of two ranks one draws images alone and the other ICU series
+    alone: neither runs an encoder of the other's on data.
+    """
+    join(rank, num_workers, port)
     root = Folder.at(data_url)
     samples = {t: load_samples(root / "public" / t / "train", SPEC) for t in TASKS}
     for stage in stages:
@@ -91,13 +96,7 @@ def copied_kib(ending: str) -> int:
 
 def ask_for_one_base(rank: int, out: str, port: int) -> None:
     """Say another base model in each rank; write what is told of it."""
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update({k: str(v) for k, v in world.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", DS_ACCELERATOR="cpu")
-    torch.distributed.init_process_group("gloo")
-    import deepspeed
-
-    deepspeed.init_distributed(dist_backend="gloo")
+    join(rank, 2, port)
     told = ""
     try:
         require_one_base(f"0{rank}" * 32, torch.device("cpu"))
