@@ -24,6 +24,7 @@ from fedkim_ray.data.loading import Batch, Example, ModalityRows
 from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import Encoded, LightModel
+from fedkim_ray.injection.attention import FUSED, choose_attention
 from fedkim_ray.injection.base_model import BaseModel
 from fedkim_ray.injection.m3oe import ExpertGate
 from fedkim_ray.injection.parts import adapt, embedding_size, make_aligners, make_router
@@ -82,6 +83,7 @@ class InjectedModel(nn.Module):
         m3oe = injection.m3oe
         self.gate = ExpertGate(m3oe.num_experts, m3oe.rank) if routed else None
         self.router = make_router(m3oe, width) if routed else None
+        self._is_fused = base.llm.config._attn_implementation == FUSED
         self.llm = adapt(base.llm, injection, self.gate)
         place = (
             base.llm.get_input_embeddings().weight.device
@@ -279,6 +281,9 @@ class InjectedModel(nn.Module):
     def hidden(self, prompted: Prompted, **cache: Any) -> Any:
         """Run the LLM without its head; the gate must be held."""
         llm = self.causal_lm
+        if self._is_fused:
+            is_trained = self.training and torch.is_grad_enabled()
+            choose_attention(llm, prompted.embeds_BLE, is_trained)
         decoder = getattr(llm, llm.base_model_prefix)
         return decoder(
             inputs_embeds=prompted.embeds_BLE,

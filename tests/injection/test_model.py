@@ -8,6 +8,7 @@ from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import Batch, SampleSet, collate
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import GateShapeError
+from fedkim_ray.injection import attention
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.inference import asking, decode, score
 from fedkim_ray.injection.model import InjectedModel
@@ -166,6 +167,23 @@ def test_the_head_runs_at_answer_positions_alone(batch: Batch, targets: str) -> 
     model(batch)
     answers = [e.answer + model.format.answer_close for e in batch.examples]
     assert [len(logits) for logits in seen] == [sum(len(model._ids(a)) for a in answers)]
+
+
+def test_short_sequences_train_with_plain_attention_to_the_same_gradients(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+    for short, name in ((192, "eager"), (0, "sdpa")):
+        monkeypatch.setattr(attention, "SHORT_POSITIONS", short)
+        model = model_of("fedkim", "injection.m3oe.dropout=0", "encoders.dropout=0").train()
+        loss, _ = model(batch)
+        assert model.causal_lm.config._attn_implementation == name
+        loss.backward()
+        model.release()
+        ended.append([loss, *(p.grad for p in model.trained_parameters().values())])
+        score(model.eval(), batch)
+        assert model.causal_lm.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(ended[0], ended[1], rtol=1e-4, atol=1e-5)
 
 
 # ---- layout -------------------------------------------------------------------------------------
