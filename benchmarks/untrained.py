@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fedkim_ray.bundle.write import write_bundle
-from fedkim_ray.config import load_recipe
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import publish_round
 from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 LORA_B_STD = 0.01
