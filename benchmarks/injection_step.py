@@ -6,7 +6,9 @@ loss is taken at the same answer tokens. Both step once a case; each takes turns
 """
 
 import os
+import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -119,6 +121,26 @@ def step_flops(model: InjectedModel, prompted: Prompted) -> float:
     return float(tokens * (4 * frozen + 6 * adapted) + 4 * answers * head.weight.numel())
 
 
+def share_of_phases(
+    engine: Any, model: InjectedModel, batch: Batch, repeats: int
+) -> dict[str, float]:
+    """Shares of a step's wall time, medians: prompt and forward, backward, and optimizer."""
+    spent: dict[str, list[float]] = {"forward": [], "backward": [], "optimizer": []}
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        loss, _ = engine(batch)
+        forward = time.perf_counter()
+        engine.backward(loss)
+        model.release()
+        backward = time.perf_counter()
+        engine.step()
+        ends = (begun, forward, backward, time.perf_counter())
+        for seconds, first, last in zip(spent.values(), ends, ends[1:], strict=False):
+            seconds.append(last - first)
+    medians = {phase: statistics.median(seconds) for phase, seconds in spent.items()}
+    return {phase: seconds / sum(medians.values()) for phase, seconds in medians.items()}
+
+
 def where_time_goes(step: Callable[[], None]) -> dict[str, float]:
     """Shares of a step's own operator time, the largest eight operators and the rest."""
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -161,6 +183,7 @@ def main() -> None:
         "speed_to_trainer": timings["trainer"].ratio_to(timings["fedkim"]),
         "gemm_gflops": peak / 1e9,
         "share_of_gemm_peak": flops / timings["fedkim"].median_s / peak,
+        "share_of_phases": share_of_phases(engine, model, batch, args.repeats),
         "share_of_operator_time": where_time_goes(ours),
     }
     settings = {
