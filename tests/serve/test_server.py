@@ -38,7 +38,11 @@ def test_a_stranger_needs_a_key(bundle_url: str) -> None:
 
 
 def test_a_wrong_option_is_told_before_ray_starts(bundle_url: str) -> None:
-    for options in ({"rate_limit": "often"}, {"engine_scaling": {"min_replicas": 2}}):
+    for options in (
+        {"rate_limit": "often"},
+        {"engine_scaling": {"min_replicas": 2}},
+        {"replica_selector": {"role": ""}},
+    ):
         with pytest.raises(EnvironmentProblemError, match="cannot be used"):
             run_server(bundle_url, no_auth=True, **options)
 
