@@ -27,7 +27,8 @@ mount -t tmpfs tmpfs /tmp/ray
 """A careful, interactive shell's settings, and a Ray folder and a loopback of its own."""
 EMPTY_HERE = {"GPU busy", "GPU memory", "Folded adapters"}
 """Panels of a GPU and of the vLLM engine."""
-MAY_BE_EMPTY = {"Missed rounds", "Refused", "An expert dominates"}
+DOMINATED = {"Answers by expert that has more than half the weight", "An expert dominates"}
+MAY_BE_EMPTY = {"Missed rounds", "Refused", *DOMINATED}
 """Panels of what need not happen: the lost node may be back before it is missed."""
 
 
