@@ -11,6 +11,7 @@ import threading
 import torch
 import uvicorn
 from fastapi import FastAPI
+from peft.tuners.lora import LoraLayer
 
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
@@ -29,9 +30,9 @@ def peer_app(bundle_url: str, yes_no_tokens: int) -> FastAPI:
     """
     bundle = load_bundle(bundle_url)
     model, spec, one_at_a_time = bundle.model, bundle.facts.spec, threading.Lock()
-    for name, module in model.named_modules():
-        if name.endswith("lora_A.default"):
-            module._forward_hooks.clear()  # the adapter as PEFT itself loads it
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            del module.forward  # M3OE's own: what is left is PEFT's
     close = model.tokenizer(model.format.answer_close, add_special_tokens=False).input_ids[0]
     app = FastAPI()
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache
 
 from benchmarks.harness import interleave, report
@@ -28,14 +28,15 @@ ROWS = (1, 4, 16)
 @contextmanager
 def bare(model: InjectedModel) -> Iterator[None]:
     """Run the base model without its adapter, for the length of a block."""
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    adapted = [layer.forward for layer in layers]
     for layer in layers:
-        layer.enable_adapters(False)
+        layer.forward = layer.base_layer.forward
     try:
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
+        for layer, forward in zip(layers, adapted, strict=True):
+            layer.forward = forward
 
 
 def run(model: InjectedModel, prompted: Prompted, cache: DynamicCache) -> None:
