@@ -7,7 +7,7 @@ OUT ?= runs/demo
 KEEP ?= 0
 YES_NO := lung_opacity,covid19,ecg_abnormal,mortality,enlarged_cardiomediastinum,atelectasis,pleural_effusion,ectopic_beats,sepsis
 
-.PHONY: demo demo-compare test test-fast test-all test-browser test-prometheus test-flower test-quantised test-vllm docs lint venv clean
+.PHONY: demo demo-compare test test-fast test-all test-browser test-prometheus test-operations test-flower test-quantised test-vllm docs lint venv clean
 
 venv: $(VENV)/.installed
 
@@ -38,7 +38,10 @@ test-browser: venv  ## The playground in Debian's Chromium (apt-get install chro
 	$(BIN)/python -m pytest -m browser
 
 test-prometheus: venv  ## Rules and dashboards in Debian's Prometheus (apt-get install prometheus).
-	$(BIN)/python -m pytest -m prometheus
+	$(BIN)/python -m pytest -m 'prometheus and not slow'
+
+test-operations: venv  ## docs/operations.md's first chapter, word by word (5 to 10 minutes; needs Prometheus).
+	$(BIN)/python -m pytest tests/e2e/test_operations_page.py
 
 test-flower: venv  ## Aggregation against Flower's own, in an environment of its own.
 	benchmarks/peers/flower_env.sh build/flower
