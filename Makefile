@@ -25,14 +25,16 @@ demo-compare: venv  ## Is federation worth it? The demo's run against one on pub
 	$(BIN)/fedkim compare study demo --variants fedkim,public_only --references logistic_regression,heads \
 	    --tasks $(YES_NO) --out $(OUT)/compare --set data.root=$(OUT)/data --set evaluation.max_questions=null
 
-test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM.
-	$(BIN)/python -m pytest -m 'not browser and not prometheus and not vllm'
+test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM; Ray in a process of its own.
+	$(BIN)/python -m pytest -m 'not ray and not browser and not prometheus and not vllm'
+	$(BIN)/python -m pytest -m 'ray and not browser and not prometheus and not vllm'
 
 test-fast: venv  ## The tests that need no Ray: a minute or two.
 	$(BIN)/python -m pytest -m 'not ray and not slow and not browser and not prometheus and not vllm'
 
 test-all: venv  ## All but vLLM, with ten times as many made-up requests and broken files.
-	FEDKIM_FUZZ_TIMES=10 $(BIN)/python -m pytest -m 'not vllm'
+	FEDKIM_FUZZ_TIMES=10 $(BIN)/python -m pytest -m 'not ray and not vllm'
+	$(BIN)/python -m pytest -m 'ray and not vllm'
 
 test-browser: venv  ## The playground in Debian's Chromium (apt-get install chromium).
 	$(BIN)/python -m pytest -m browser

@@ -29,7 +29,7 @@ def main(scratch: str) -> None:
     with join_or_start():
         for selector in SELECTORS:
             injection = InjectionConfig(worker_selector={"site": selector}, cpus_per_worker=0.5)
-            with InjectionRun(say_where, {}, injection, scratch) as run:
+            with InjectionRun(say_where, {}, injection, scratch, max_failures=0) as run:
                 run.wait(lambda _step, site: seen.append(site))
     print(json.dumps(seen))
 
