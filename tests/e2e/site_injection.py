@@ -6,6 +6,7 @@ JSON which site's node took it.
 
 import json
 import sys
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -29,7 +30,8 @@ def main(scratch: str) -> None:
     with join_or_start():
         for selector in SELECTORS:
             injection = InjectionConfig(worker_selector={"site": selector}, cpus_per_worker=0.5)
-            with InjectionRun(say_where, {}, injection, scratch, max_failures=0) as run:
+            run = InjectionRun(say_where, {}, injection, scratch, max_failures=0)
+            with closing(run):
                 run.wait(lambda _step, site: seen.append(site))
     print(json.dumps(seen))
 
