@@ -47,7 +47,7 @@ def replicas(ray_cluster: None, bundle_url: str) -> Iterator[RemoteEngine]:
     )
     handle = ray_serve.run(app.bind(args), name=APP, route_prefix=None)
     yield RemoteEngine(handle, holds_adapters=True)
-    ray_serve.delete(APP)
+    ray_serve.shutdown()  # the next who starts Serve may want another port
 
 
 def of_task(requests: list[EngineRequest], task: str) -> EngineRequest:
