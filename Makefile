@@ -26,8 +26,8 @@ demo-compare: venv  ## Is federation worth it? The demo's run against one on pub
 	    --tasks $(YES_NO) --out $(OUT)/compare --set data.root=$(OUT)/data --set evaluation.max_questions=null
 
 test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM; Ray in a process of its own.
-	$(BIN)/python -m pytest -m 'not ray and not browser and not prometheus and not vllm'
-	$(BIN)/python -m pytest -m 'ray and not browser and not prometheus and not vllm'
+	$(BIN)/python -m pytest --durations=15 -m 'not ray and not browser and not prometheus and not vllm'
+	$(BIN)/python -m pytest --durations=40 -m 'ray and not browser and not prometheus and not vllm'
 
 test-fast: venv  ## The tests that need no Ray: a minute or two.
 	$(BIN)/python -m pytest -m 'not ray and not slow and not browser and not prometheus and not vllm'
