@@ -6,8 +6,9 @@ Tasks of a kind are mixed. Both serve the same bundle on the same threads, each 
 own, as does the load. They take turns within every repetition; quoted are medians, and medians of
 the ratios of one repetition.
 The peer answers one question at a time, so that its rate says all about it: it meets the smallest
-and the largest number of clients in ``--peer-clients`` alone. A trained bundle ends a yes/no answer
-after its word; an untrained one goes on to the last token, so with one say --peer-yes-no-tokens 2.
+and the largest number of clients in ``--peer-clients`` alone. A trained bundle ends an answer after
+its word, as the peer's yes/no should. An untrained one (``benchmarks.untrained``) goes on to the
+last token, as a generated answer must that is to measure tokens a second.
 """
 
 import socket

@@ -3,8 +3,9 @@
     python -m benchmarks.serving_goals BUNDLE --data ROOT --out FOLDER
 
 Wants a quiet machine and a trained bundle, for half an hour; ``--quick`` runs everything for
-seconds, to see that it runs. The benchmarks' own JSON goes to FOLDER, where ``--table-only`` reads
-it again.
+seconds, to see that it runs. Tokens a second are those of an untrained bundle of recipe ``demo``,
+whose answers go on to the last token; a trained one ends after a word. The benchmarks' own JSON
+goes to FOLDER, where ``--table-only`` reads it again.
 """
 
 import argparse
@@ -12,31 +13,57 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RUNS: Mapping[str, Mapping[str, str]] = {
-    "serving": {"repeats": "3", "seconds": "10"},
-    "serving_mix": {"repeats": "3", "seconds": "3"},
-    "serving_soak": {"minutes": "10"},
-}
-"""Each benchmark and its settings."""
-QUICK: Mapping[str, Mapping[str, str]] = {
-    "serving": {"repeats": "1", "seconds": "1", "max-tokens": "4", "peer-yes-no-tokens": "2"},
-    "serving_mix": {"repeats": "1", "seconds": "1", "max-tokens": "4"},
-    "serving_soak": {"minutes": "0.2", "max-tokens": "4"},
+from benchmarks.untrained import write_untrained
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One benchmark and its settings."""
+
+    module: str
+    options: str
+    quick: str
+    """The options of a run that only shows that it runs."""
+    untrained: bool = False
+
+
+RUNS: Mapping[str, Run] = {
+    "yes_no": Run(
+        "serving",
+        "--cases yes/no --repeats 5 --seconds 10",
+        "--cases yes/no --repeats 1 --seconds 1 --peer-yes-no-tokens 2",
+    ),
+    "generation": Run(
+        "serving",
+        "--cases generation --repeats 5 --seconds 10",
+        "--cases generation --repeats 1 --seconds 1 --max-tokens 4",
+        untrained=True,
+    ),
+    "mix": Run(
+        "serving_mix",
+        "--repeats 5 --seconds 3",
+        "--repeats 1 --seconds 1 --max-tokens 4 --pairs 2",
+    ),
+    "soak": Run("serving_soak", "--minutes 10", "--minutes 0.2 --max-tokens 4"),
 }
 Row = tuple[str, str, str, bool]
 """What is measured, its goal, its value, and whether they agree."""
 
 
-def run(name: str, given: argparse.Namespace, settings: Mapping[str, str]) -> None:
-    """Run one benchmark in a process of its own, whose JSON goes to the folder."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", given.bundle, "--data", given.data]
-    command += ["--threads", str(given.threads), "--out", str(Path(given.out, f"{name}.json"))]
-    for option, value in settings.items():
-        command += [f"--{option}", value]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def run_all(given: argparse.Namespace) -> None:
+    """Run each benchmark in a process of its own, whose JSON goes to the folder."""
+    untrained = str(Path(given.out, "untrained"))
+    write_untrained(untrained, "demo", given.data)
+    for name, run in RUNS.items():
+        bundle = untrained if run.untrained else given.bundle
+        command = [sys.executable, "-m", f"benchmarks.{run.module}", bundle, "--data", given.data]
+        command += ["--threads", str(given.threads), "--out", str(Path(given.out, f"{name}.json"))]
+        command += (run.quick if given.quick else run.options).split()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def against_peer(found: Mapping[str, Any]) -> Iterator[Row]:
@@ -74,9 +101,9 @@ def table(folder: Path) -> list[str]:
     """Return the table, line by line, from the benchmarks' JSON."""
     found = {name: json.loads((folder / f"{name}.json").read_text())["results"] for name in RUNS}
     rows = [
-        *against_peer(found["serving"]),
-        *added(found["serving_mix"]),
-        *lasting(found["serving_soak"]),
+        *against_peer(found["yes_no"] | found["generation"]),
+        *added(found["mix"]),
+        *lasting(found["soak"]),
     ]
     lines = [
         f"| {name} | {goal} | {value} | {'yes' if held else 'NO'} |"
@@ -96,8 +123,7 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true", help="read the folder, run nothing")
     given = parser.parse_args()
     if not given.table_only:
-        for name, settings in (QUICK if given.quick else RUNS).items():
-            run(name, given, settings)
+        run_all(given)
     print("\n".join(table(Path(given.out))))
 
 

@@ -34,6 +34,7 @@ def peer_app(bundle_url: str, yes_no_tokens: int) -> FastAPI:
         if isinstance(module, LoraLayer):
             del module.forward  # M3OE's own: what is left is PEFT's
     close = model.tokenizer(model.format.answer_close, add_special_tokens=False).input_ids[0]
+    stops = [close, model.tokenizer.eos_token_id]
     app = FastAPI()
 
     @app.post("/v1/tasks/{task}/predict")
@@ -48,11 +49,12 @@ def peer_app(bundle_url: str, yes_no_tokens: int) -> FastAPI:
                 attention_mask=prompted.mask_BL,
                 max_new_tokens=most,
                 do_sample=False,
-                eos_token_id=[close, model.tokenizer.eos_token_id],
+                eos_token_id=stops,
                 pad_token_id=model.tokenizer.eos_token_id,
             )[0]
         answer = model.tokenizer.decode(ids, skip_special_tokens=True)
-        return {"data": [{"answer": answer, "completion_tokens": len(ids)}]}
+        said = sum(int(token) not in stops for token in ids)  # the service counts no stop either
+        return {"data": [{"answer": answer, "completion_tokens": said}]}
 
     return app
 

@@ -18,7 +18,8 @@ from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import publish_round
-from fedkim_ray.injection.training import InjectionState, StepLog
+from fedkim_ray.injection.step_log import StepLog
+from fedkim_ray.injection.training import InjectionState
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
