@@ -73,7 +73,7 @@ def collect(
                 return
             case Retry():
                 begun = clock.now()
-                missing = inbox.without_update(plans)
+                missing = inbox.next_attempt(plans)
                 inbox.ask_again(missing, clients.begin(missing, theta_global))
             case Fail():
                 raise inbox.too_few(policy.min_clients)

@@ -32,6 +32,8 @@ class RoundPlan(Frozen):
     proximal_mu: NonNegativeFloat = 0.0
     """mu of FedProx; 0 leaves the term out."""
     work: Work = "train"
+    attempt: NonNegativeInt = 0
+    """Times that the round was asked for before; the same answer is due each time, to the bit."""
     timeout_s: PositiveFloat | None = None
     """Seconds after which a client's process gives up and starts anew; never where None."""
 
@@ -45,6 +47,19 @@ class ClientFailure(Frozen):
     """What metrics count it as: an error's class, or ``ClientTimeout`` or ``ClientLost``."""
     message: str
     work: Work = "train"
+    attempt: NonNegativeInt = 0
+
+    @classmethod
+    def of(cls, plan: RoundPlan, code: str, message: str) -> "ClientFailure":
+        """Return the failure of a plan."""
+        return cls(
+            client_id=plan.client_id,
+            round_index=plan.round_index,
+            code=code,
+            message=message,
+            work=plan.work,
+            attempt=plan.attempt,
+        )
 
 
 class Exchange(Protocol):
@@ -119,13 +134,7 @@ def describe_failure(plan: RoundPlan, error: Exception) -> ClientFailure:
     else:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
         message = f"{type(error).__name__} at {_place(error)}. {reason}".strip()
-    return ClientFailure(
-        client_id=plan.client_id,
-        round_index=plan.round_index,
-        code=type(error).__name__,
-        message=message,
-        work=plan.work,
-    )
+    return ClientFailure.of(plan, type(error).__name__, message)
 
 
 def _place(error: Exception) -> str:

@@ -68,9 +68,10 @@ class Inbox:
         self.ask(clients, bytes_down)
         self.tell("round_retried", clients=sorted(clients))
 
-    def without_update(self, plans: Mapping[ClientId, RoundPlan]) -> dict[ClientId, RoundPlan]:
-        """Return the plans of clients whose update is missing."""
-        return {c: plan for c, plan in plans.items() if c not in self.clients}
+    def next_attempt(self, plans: Mapping[ClientId, RoundPlan]) -> dict[ClientId, RoundPlan]:
+        """Return the plans of clients whose update is missing, for one attempt more."""
+        attempt = {"attempt": self.num_retries + 1}
+        return {c: p.model_copy(update=attempt) for c, p in plans.items() if c not in self.clients}
 
     def facts(
         self, elapsed_s: float, round_s: float, gone: Collection[ClientId] = ()
@@ -90,7 +91,7 @@ class Inbox:
         if (reply.round_index, reply.work) != (self.round_index, self.work):
             self.late.append(reply.client_id)
             self.tell("late_update", client=reply.client_id, answers_round=reply.round_index)
-        elif reply.client_id in self._waiting:
+        elif reply.client_id in self._waiting and not self._was_counted(reply):
             self._waiting.discard(reply.client_id)
             if isinstance(reply, ClientFailure):
                 self._fail(reply.client_id, reply.code, reply.message)
@@ -145,6 +146,10 @@ class Inbox:
         """Tell whoever listens."""
         if self._on_event:
             self._on_event({"event": event, "round": self.round_index, **facts})
+
+    def _was_counted(self, reply: Reply) -> bool:
+        """Return whether it is an earlier attempt's failure; updates are the same in each."""
+        return isinstance(reply, ClientFailure) and reply.attempt < self.num_retries
 
     def _accept(self, delivered: Delivered) -> None:
         try:

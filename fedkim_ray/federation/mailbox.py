@@ -98,18 +98,23 @@ class Mailbox:
     async def next_plan(self, member: MemberId) -> tuple[RoundPlan, Payload] | None:
         """Wait for a plan; None when the run is over.
 
-        A member that asks again before it has answered gets the same plan again.
+        A member that asks again before it has answered gets the same plan again; the wait of a
+        process that another has replaced ends in vain, and takes no plan.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._stopped or self._has_plan(member))
-            if self._stopped:
-                return None
-            taken = self._take(member)
-        if taken.num_handouts > MAX_HANDOUTS:
+        process = self._members.get(member)
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: self._is_over(member, process) or self._has_plan(member)
+                )
+                if self._is_over(member, process):
+                    return None
+                taken = self._take(member)
+                plan = self._plans[taken.client_id]
+            if taken.num_handouts <= MAX_HANDOUTS:
+                return plan, self._theta_global
             died = f"Its process died {MAX_HANDOUTS} times in this round."
-            await self._answer(self._failure(taken.client_id, "ClientLost", died))
-            return await self.next_plan(member)
-        return self._plans[taken.client_id], self._theta_global
+            await self.fail(ClientFailure.of(plan, "ClientLost", died))
 
     async def submit(
         self,
@@ -125,12 +130,14 @@ class Mailbox:
         """
         wanted = self._is_open(client_id, round_index, work)
         kept = self.keep(payload) if wanted else None
-        await self._answer(Letter(client_id, round_index, size_bytes, kept, work))
+        self._answer(Letter(client_id, round_index, size_bytes, kept, work))
+        await self._notify()
         return bool(self._queue)
 
     async def fail(self, failure: ClientFailure) -> bool:
         """Take a client's failure; returns as ``submit`` does."""
-        await self._answer(failure)
+        self._answer(failure)
+        await self._notify()
         return bool(self._queue)
 
     # What the server calls.
@@ -140,12 +147,13 @@ class Mailbox:
         self._plans, self._theta_global = dict(plans), theta_global
         self._queue = deque(plans if self._pooled else ())
         self._taken.clear()
-        await self._fail_lost()
+        self._stirred_s = self._clock()
+        self._fail_lost()
         await self._notify()
 
     async def replies(self, timeout_s: float) -> list[Letter | ClientFailure]:
         """Return what has come; wait at most this long for the first."""
-        await self._expire()
+        self._expire()
         await self._wait_until(lambda: bool(self._replies) or self._stopped, timeout_s)
         replies, self._replies = self._replies, []
         return replies
@@ -162,7 +170,7 @@ class Mailbox:
     async def lose(self, member: MemberId, reason: str) -> None:
         """Note that a member will not come back."""
         self._lost[member] = reason
-        await self._fail_lost()
+        self._fail_lost()
         await self._notify()
 
     async def members(
@@ -182,6 +190,10 @@ class Mailbox:
     def keep(self, payload: Payload) -> Payload:
         """Return ``payload`` in a form that outlives the member that sent it."""
         return payload
+
+    def _is_over(self, member: MemberId, process: Member | None) -> bool:
+        """Return whether a process waits in vain: the run is over, or its member joined anew."""
+        return self._stopped or self._members.get(member) != process
 
     def _has_plan(self, member: MemberId) -> bool:
         if member in self._taken and self._taken[member].client_id in self._plans:
@@ -209,17 +221,26 @@ class Mailbox:
         plan = self._plans.get(client_id)
         return plan is not None and (plan.round_index, plan.work) == (round_index, work)
 
-    async def _fail_lost(self) -> None:
+    def _closes(self, reply: Letter | ClientFailure) -> bool:
+        """Return whether a reply answers an open plan.
+
+        An update is the same in each attempt; a failure ends its own attempt alone.
+        """
+        if not self._is_open(reply.client_id, reply.round_index, reply.work):
+            return False
+        return isinstance(reply, Letter) or reply.attempt == self._plans[reply.client_id].attempt
+
+    def _fail_lost(self) -> None:
         """Answer for clients whom nobody will answer for."""
         everybody = self._lost.keys() >= self._members.keys() and bool(self._lost)
-        for client_id in [*self._plans]:
+        for client_id, plan in [*self._plans.items()]:
             if not self._pooled and client_id in self._lost:
-                await self._answer(self._failure(client_id, "ClientLost", self._lost[client_id]))
+                self._answer(ClientFailure.of(plan, "ClientLost", self._lost[client_id]))
             elif self._pooled and everybody:
                 reason = "No slot is left. " + next(iter(self._lost.values()))
-                await self._answer(self._failure(client_id, "ClientLost", reason))
+                self._answer(ClientFailure.of(plan, "ClientLost", reason))
 
-    async def _expire(self) -> None:
+    def _expire(self) -> None:
         """Answer for clients in slots that do not answer, and for those that no slot takes."""
         if not self._pooled:
             return
@@ -229,29 +250,18 @@ class Mailbox:
             limit_s = (plan.timeout_s if plan else None) or float("inf")
             if plan and now - taken.since_s > limit_s + GRACE_S:
                 said = f"It had not answered after {now - taken.since_s:.0f} s."
-                await self._answer(self._failure(taken.client_id, "ClientTimeout", said))
+                self._answer(ClientFailure.of(plan, "ClientTimeout", said))
         if self._queue and now - self._stirred_s > self._idle_timeout_s:
             said = f"No slot took it within {now - self._stirred_s:.0f} s."
-            for client_id in [*self._queue]:
-                await self._answer(self._failure(client_id, "ClientTimeout", said))
+            for plan in [self._plans[c] for c in self._queue if c in self._plans]:
+                self._answer(ClientFailure.of(plan, "ClientTimeout", said))
 
-    def _failure(self, client_id: ClientId, code: str, message: str) -> ClientFailure:
-        plan = self._plans[client_id]
-        return ClientFailure(
-            client_id=client_id,
-            round_index=plan.round_index,
-            code=code,
-            message=message,
-            work=plan.work,
-        )
-
-    async def _answer(self, reply: Letter | ClientFailure) -> None:
-        if self._is_open(reply.client_id, reply.round_index, reply.work):
+    def _answer(self, reply: Letter | ClientFailure) -> None:
+        if self._closes(reply):
             del self._plans[reply.client_id]
             self._drop_answered()
         self._stirred_s = self._clock()
         self._replies.append(reply)
-        await self._notify()
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -120,13 +120,8 @@ class RayExchange:
 
     def _give_up(self, plan: RoundPlan) -> None:
         """End a process whose client hangs: Ray Train starts another, which asks for a new plan."""
-        failure = ClientFailure(
-            client_id=plan.client_id,
-            round_index=plan.round_index,
-            code="ClientTimeout",
-            message=f"It had not answered after {plan.timeout_s:.0f} s.",
-            work=plan.work,
-        )
+        said = f"It had not answered after {plan.timeout_s:.0f} s."
+        failure = ClientFailure.of(plan, "ClientTimeout", said)
         try:
             ray.get(self._mailbox.fail.remote(failure), timeout=10.0)
         finally:

@@ -43,8 +43,10 @@ def update(client_id: str, delta: float, num_examples: int = 1) -> ClientUpdate:
     )
 
 
-def failure(client_id: str, code: str = "DataError") -> ClientFailure:
-    return ClientFailure(client_id=client_id, round_index=0, code=code, message="Row 3.")
+def failure(client_id: str, code: str = "DataError", attempt: int = 0) -> ClientFailure:
+    return ClientFailure(
+        client_id=client_id, round_index=0, code=code, message="Row 3.", attempt=attempt
+    )
 
 
 def reply(answer: ClientUpdate | ClientFailure) -> Reply:
@@ -199,11 +201,21 @@ def test_below_the_quorum_those_without_an_update_are_asked_once_more() -> None:
     after, report = play(clients, min_clients=2)
     assert after == 16.0
     assert [sorted(plans) for plans in clients.asked] == [["a", "b"], ["a"]]
+    assert [plans["a"].attempt for plans in clients.asked] == [0, 1]
     assert (report.num_retries, report.bytes_down) == (1, 300)
 
 
+def test_the_first_attempts_late_failure_is_no_answer_to_the_second() -> None:
+    late = failure("a", "ClientTimeout")
+    clients = ScriptedClients([[update("b", 8.0)], [late, update("a", 4.0)]])
+    after, report = play(clients, min_clients=2)
+    assert after == 16.0
+    assert [f.message for f in report.failures] == ["It had not answered after 60 s."]
+
+
 def test_a_round_that_fails_twice_stops_with_each_clients_reason() -> None:
-    clients = ScriptedClients([[failure("a"), update("b", 8.0)], [failure("a", "ClientLost")]])
+    script = [[failure("a"), update("b", 8.0)], [failure("a", "ClientLost", attempt=1)]]
+    clients = ScriptedClients(script)
     with pytest.raises(
         RoundFailedError, match=r"1 usable updates .* a: ClientLost: Row 3\. .* 2 \("
     ):

@@ -56,6 +56,11 @@ def test_a_client_does_what_the_plan_asks_for() -> None:
     assert describe_failure(plan, ValueError()).work == "score_injected"
 
 
+def test_a_failure_says_which_attempt_it_ends() -> None:
+    plan = PLAN.model_copy(update={"attempt": 1})
+    assert describe_failure(plan, ValueError()).attempt == 1
+
+
 def test_the_packages_own_errors_are_told_in_full() -> None:
     exchange = LocalExchange(PLAN, {})
     error = DataError("'a.parquet', row 3, column 'label' is empty.", "Never empty.", "Mend it.")

@@ -103,6 +103,36 @@ def test_a_lost_client_fails_this_round_and_each_one_after() -> None:
     run(scenario())
 
 
+def test_the_first_attempts_failure_leaves_the_second_open_and_its_update_does_not() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox()
+        first, second = plan("a", 0), plan("a", 0).model_copy(update={"attempt": 1})
+        await mailbox.begin({"a": first}, "theta")
+        await mailbox.begin({"a": second}, "theta")
+        late = ClientFailure.of(first, "ClientTimeout", "It had not answered after 600 s.")
+        await mailbox.fail(late)
+        assert await mailbox.next_plan("a") == (second, "theta")
+        await mailbox.submit("a", 0, "train", "update", 10)
+        assert await mailbox.replies(0.0) == [late, Letter("a", 0, 10, "update")]
+
+    run(scenario())
+
+
+def test_a_wait_of_a_process_that_died_takes_no_plan() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox(pooled=True)
+        waits = []
+        for pid in range(5):  # more than a plan may be handed out
+            await mailbox.join("s0", "node", pid)
+            waits.append(asyncio.create_task(mailbox.next_plan("s0")))
+            await asyncio.sleep(0)
+        await mailbox.begin({"a": pooled_plan("a")}, "theta")
+        assert await asyncio.gather(*waits) == [*[None] * 4, (pooled_plan("a"), "theta")]
+        assert await mailbox.replies(0.0) == []
+
+    run(scenario())
+
+
 def test_members_are_those_that_joined_last() -> None:
     async def scenario() -> None:
         mailbox = Mailbox()
@@ -202,6 +232,34 @@ def test_plans_that_no_slot_takes_are_given_up() -> None:
         assert await mailbox.replies(0.0) == []
         clock.now_s = 181.0
         assert [f.client_id for f in await mailbox.replies(0.0)] == ["a", "b"]
+
+    run(scenario())
+
+
+def test_slots_are_idle_from_when_the_round_begins() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = Mailbox(pooled=True, idle_timeout_s=180.0, clock=clock)
+        clock.now_s = 3600.0  # an injection of an hour
+        await mailbox.begin({"a": pooled_plan("a")}, "theta")
+        assert await mailbox.replies(0.0) == []
+
+    run(scenario())
+
+
+def test_a_late_update_from_the_queues_middle_is_not_given_up() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = Mailbox(pooled=True, idle_timeout_s=180.0, clock=clock)
+        await mailbox.begin({c: pooled_plan(c) for c in "abc"}, "theta")
+        await mailbox.submit("b", 0, "train", "update", 1)  # of the first attempt
+        clock.now_s = 181.0
+        answers = await mailbox.replies(0.0)
+        assert [(type(a), a.client_id) for a in answers] == [
+            (Letter, "b"),
+            (ClientFailure, "a"),
+            (ClientFailure, "c"),
+        ]
 
     run(scenario())
 
