@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.util import remove_placement_group
 
@@ -31,7 +31,8 @@ would wait for it. Every update reaches the driver, its log and its metrics with
 def run_member(config: dict[str, Any]) -> None:
     """Serve plans until the run is over: the train function of a member's Ray Train run.
 
-    After a crash Ray Train calls it again, and the member asks for the plan it has not answered.
+    After a crash Ray Train calls it again, and the member asks for the plan it has not answered; so
+    it does where the mailbox could not be reached for a while.
     """
     setup = PoolSetup.model_validate_json(config["setup"])
     torch.set_num_threads(setup.shared.threads)
@@ -42,7 +43,7 @@ def run_member(config: dict[str, Any]) -> None:
             leader.join()
         exchange = leader if leader and team.size == 1 else TeamExchange(leader)
         serve_plans(exchange, config["opener"](setup.of))
-    except RayActorError:
+    except ActorDiedError:
         return  # the mailbox is gone, and with it the run
 
 
