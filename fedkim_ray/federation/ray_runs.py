@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import remove_placement_group
 
 from fedkim_ray.federation.mailbox import MemberId
@@ -25,6 +25,9 @@ from fedkim_ray.federation.ray_worker import MailboxTold, run_member
 MAX_WORKER_RESTARTS = 20
 """Times Ray Train restarts a member's worker before the member is lost; within one round the
 mailbox gives up earlier."""
+TEAM_TIMEOUT_S = 7 * 24 * 3600
+"""Seconds that a client's other workers wait for the one that asks for plans, longer than any
+injection; what hangs is ended by the client's own timeout."""
 KILL_TIMEOUT_S = 20.0
 """Seconds that an aborted run gets to free its worker before it is killed."""
 
@@ -81,6 +84,7 @@ class TrainRuns:
         return TorchTrainer(
             run_member,
             train_loop_config=config,
+            torch_config=TorchConfig(backend="gloo", timeout_s=TEAM_TIMEOUT_S),
             scaling_config=ScalingConfig(
                 num_workers=spec.num_workers,
                 use_gpu=False,
