@@ -3,11 +3,15 @@
 Every ``local.checkpoint_every`` batches a worker writes its parameters, Adam's moments, the state
 of its random numbers and how far it is, into the cache of its own user. Whoever trains the same
 round from the same global parameters there goes on from it, to the same bits; a worker elsewhere
-begins anew. The file never leaves the client's machine, and goes when the round is trained.
+begins anew. The file never leaves the client's machine, and goes when the round is trained; one
+whose round was given up goes when another round begins there, a week later.
 """
 
 import hashlib
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +25,8 @@ from fedkim_ray.types import Params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps for each parameter."""
+KEPT_S = 7 * 24 * 3600.0
+"""Seconds after which a file that nobody has touched is of a round that was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,12 @@ class HalfRound:
         self._every = plan.local.checkpoint_every
         self._team = team
         if self._every:
-            digest = hashlib.sha256(plan.model_dump_json(exclude={"timeout_s"}).encode())
+            same = plan.model_dump_json(exclude={"timeout_s", "attempt"})
+            digest = hashlib.sha256(same.encode())
             digest.update(encode_params(theta_global).data)
             self._folder = cache_dir() / "half_rounds"
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_old(self._folder)
             self._file = self._folder / f"{digest.hexdigest()}-{team.rank}-of-{team.size}"
 
     def restore(self, theta: Params, optimizer: torch.optim.Adam) -> Progress:
@@ -89,3 +97,11 @@ class HalfRound:
 
     def _read(self) -> dict[str, Tensor]:
         return Folder.at(self._folder).read_tensors(self._file.name) if self._file.exists() else {}
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove the files of rounds that were given up, here or for another node."""
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # another client's worker was faster
+            if time.time() - file.stat().st_mtime > KEPT_S:
+                file.unlink()

@@ -1,5 +1,7 @@
 """A worker that dies in a round goes on in the middle of its epoch, to the same bits."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +75,25 @@ def test_before_the_first_copy_it_begins_anew(tiny, half_rounds: Path) -> None:
     client = MortalClient(tiny.setups["south"])
     client.train_round(tiny.plan("south", **EVERY), tiny.params)
     assert client.num_batches == 12
+
+
+def test_a_second_attempt_goes_on_from_the_first(tiny) -> None:
+    die(tiny, before=10)
+    client = MortalClient(tiny.setups["south"])
+    again = tiny.plan("south", **EVERY).model_copy(update={"attempt": 1})
+    client.train_round(again, tiny.params)
+    assert client.num_batches == 4
+
+
+@pytest.mark.parametrize(("days", "num_left"), [(6, 1), (8, 0)])
+def test_what_a_given_up_round_left_goes_after_a_week(
+    tiny, half_rounds: Path, days: int, num_left: int
+) -> None:
+    die(tiny, before=10)
+    [kept] = half_rounds.iterdir()
+    os.utime(kept, times=(0, time.time() - days * 24 * 3600))
+    Client(tiny.setups["south"]).train_round(tiny.plan("south", 1, **EVERY), tiny.params)
+    assert len([*half_rounds.iterdir()]) == num_left
 
 
 def test_another_round_or_other_parameters_begin_anew(tiny) -> None:
