@@ -28,9 +28,9 @@ class DataConfig(Frozen):
 
     root: str
     """fsspec URL of a data root (see docs/data.md)."""
-    clients: tuple[str, ...] | None = None
+    clients: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Clients that take part; all that the data root lists where null."""
-    tasks: tuple[str, ...] | None = None
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Trained tasks that take part; all with role ``train`` where null."""
 
 

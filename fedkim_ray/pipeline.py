@@ -15,7 +15,7 @@ Source: FedKIM, algorithm 1. https://arxiv.org/abs/2408.10276
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from fedkim_ray.bundle.layout import BundleFacts, ValidationFacts
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
+from fedkim_ray.data.modalities import ENCODED
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.encoders.bundle import LightModel
@@ -75,8 +76,9 @@ def plan_run(recipe: Recipe) -> RunPlan:
     Raises:
         DataError: the data root is absent, lacks a client or a task's public data, a public or test
             file was lost or cut short, or a public row is of another task than its folder.
-        RecipeError: a named task is no trained one, a client has nothing to learn, the quorum is
-            larger than the number of clients, or the base model lacks a layer to adapt.
+        RecipeError: a named task is no trained one, a setting is for a client, task or modality
+            that there is not, a client has nothing to learn, the quorum is larger than the number
+            of clients, or the base model lacks a layer to adapt.
         BaseModelError: the base model is not there.
     """
     root = Folder.at(recipe.data.root)
@@ -86,6 +88,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
     _require_public_data(root, card)
     load_public(root, [task.id for task in trained], card.spec, modalities=())
     clients = _clients(recipe, card)
+    _require_known_names(recipe, card, tasks)
     by_client = {
         client: tuple(task for task in trained if task.id in card.tasks_of(client))
         for client in clients
@@ -315,6 +318,30 @@ def _trained_tasks(
     return tuple(chosen)
 
 
+def _require_known_names(recipe: Recipe, card: DatasetCard, tasks: Mapping[TaskId, Task]) -> None:
+    """Refuse settings by name that would apply to nothing; what this run leaves out may have some.
+
+    Raises:
+        RecipeError: there is no such client, trained task, modality or encoder group.
+    """
+    federation, injection = recipe.federation, recipe.injection
+    trained = [task.id for task in tasks.values() if task.role == "train"]
+    encoded = [*ENCODED, *recipe.encoders.groups]
+    settings: Mapping[str, tuple[Collection[str], Collection[str]]] = {
+        "federation.client_resources": (federation.client_resources, card.clients),
+        "federation.client_selector": (federation.client_selector, card.clients),
+        "injection.task_weights": (injection.task_weights, trained),
+        "injection.tokens_per_modality": (injection.tokens_per_modality, encoded),
+    }
+    for field, (named, known) in settings.items():
+        if wrong := [name for name in named if name not in known]:
+            raise RecipeError(
+                f"{field} names {wrong}.",
+                f"It may name {', '.join(known) or 'none'}.",
+                f"Correct {field} in the recipe.",
+            )
+
+
 def _require_public_data(root: Folder, card: DatasetCard) -> None:
     """Hold the files that the server reads against the card; private ones it may not look at."""
     if altered := [n for part in ("public/", "test/") for n in altered_files(root, card, part)]:
@@ -326,7 +353,7 @@ def _require_public_data(root: Folder, card: DatasetCard) -> None:
 
 
 def _clients(recipe: Recipe, card: DatasetCard) -> tuple[ClientId, ...]:
-    named = recipe.data.clients or card.clients
+    named = card.clients if recipe.data.clients is None else recipe.data.clients
     wrong = [client for client in named if client not in card.clients]
     if wrong:
         raise DataError(
