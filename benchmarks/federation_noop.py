@@ -52,12 +52,13 @@ def setups(num_clients: int) -> list[ClientSetup]:
     from fedkim_ray.config import EncodersConfig
     from fedkim_ray.data.demo.tiny import SPEC
 
+    encoders = EncodersConfig()
     return [
         ClientSetup(
             client_id=f"c{k:05d}",
             data_url="none",
             spec=SPEC,
-            encoders=EncodersConfig(),
+            encoders=encoders,
             tasks=(),
             all_tasks=(),
         )

@@ -79,7 +79,8 @@ def run_round(
     seconds = clock.now() - started
     report = make_report(inbox, seconds, times, len(available), len(sampled), kept)
     export_metrics(report)
-    inbox.tell("round_finished", report=report.model_dump(mode="json"))
+    if on_event:  # of thousands of clients the report is large
+        inbox.tell("round_finished", report=report.model_dump(mode="json"))
     return after, report
 
 

@@ -9,6 +9,8 @@ from fedkim_ray.types import ClientId, Frozen, TaskId
 
 MEANS = ("loss_before", "loss_after", "auroc_before", "auroc_after", "loss", "auroc")
 """Metrics of a task that are averaged over clients; the last two where nothing was trained."""
+MAX_CLIENT_SERIES = 1000
+"""Clients above which none has time series of its own: the driver and Prometheus keep each one."""
 
 
 class ClientReport(Frozen):
@@ -114,8 +116,9 @@ def export_metrics(report: RoundReport) -> None:
         telemetry.inc(names.PHASE_SECONDS, seconds, phase=phase)
     telemetry.inc(names.BYTES, report.bytes_up, direction="up")
     telemetry.inc(names.BYTES, report.bytes_down, direction="down")
-    for client in report.clients:
-        _export_client(client)
+    if report.num_available <= MAX_CLIENT_SERIES:
+        for client in report.clients:
+            _export_client(client)
     for failure in report.failures:
         telemetry.inc(names.CLIENT_FAILURES, client=failure.client_id, cause=failure.cause)
     for client_id in report.late_updates:

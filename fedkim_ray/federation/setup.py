@@ -90,6 +90,7 @@ def make_setups(
     """
     _require_enough(client_ids, federation)
     heads = tuple(task for task in all_tasks if task.kind == "yes_no")
+    root_url = Folder.at(data_url).url
     setups = []
     for client_id in sorted(client_ids):
         own = tuple(t for t in tasks_by_client.get(client_id, ()) if t in heads)
@@ -102,7 +103,7 @@ def make_setups(
         setups.append(
             ClientSetup(
                 client_id=client_id,
-                data_url=Folder.at(data_url).url,
+                data_url=root_url,
                 spec=spec,
                 encoders=encoders,
                 tasks=own,

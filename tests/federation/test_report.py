@@ -42,26 +42,28 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
 
 
+REPORT = RoundReport(
+    round_index=4,
+    seconds=2.0,
+    phase_seconds={"train": 1.5, "aggregate": 0.25},
+    slowest_wait_s=0.5,
+    num_retries=0,
+    bytes_up=20,
+    bytes_down=0,
+    clients=CLIENTS,
+    num_available=4,
+    num_sampled=3,
+    kept_groups=(),
+    num_spilled=0,
+    failures=(FailureReport(client_id="c", cause="ClientLost", message=""),),
+    late_updates=("d",),
+    tasks={},
+)
+
+
 @pytest.mark.usefixtures("own_registry")
 def test_a_rounds_numbers_are_exported() -> None:
-    report = RoundReport(
-        round_index=4,
-        seconds=2.0,
-        phase_seconds={"train": 1.5, "aggregate": 0.25},
-        slowest_wait_s=0.5,
-        num_retries=0,
-        bytes_up=20,
-        bytes_down=0,
-        clients=CLIENTS,
-        num_available=4,
-        num_sampled=3,
-        kept_groups=(),
-        num_spilled=0,
-        failures=(FailureReport(client_id="c", cause="ClientLost", message=""),),
-        late_updates=("d",),
-        tasks={},
-    )
-    export_metrics(report)
+    export_metrics(REPORT)
     text = telemetry.render().decode()
     assert "fedkim_round_index 5.0" in text
     assert 'fedkim_phase_seconds_total{phase="train"} ' in text
@@ -69,3 +71,14 @@ def test_a_rounds_numbers_are_exported() -> None:
     assert 'fedkim_client_loss{client="a"} 0.25' in text
     assert 'fedkim_client_failures_total{cause="ClientLost",client="c"} 1.0' in text
     assert 'fedkim_late_updates_total{client="d"} 1.0' in text
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(("num_available", "has_series"), [(1000, True), (1001, False)])
+def test_a_client_among_too_many_has_no_series_of_its_own(
+    num_available: int, has_series: bool
+) -> None:
+    name = f"of-{num_available}"
+    crowd = {"clients": (client(name),), "num_available": num_available}
+    export_metrics(REPORT.model_copy(update=crowd))
+    assert (f'client="{name}"' in telemetry.render().decode()) is has_series
