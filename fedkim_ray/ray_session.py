@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 
 import ray
@@ -15,6 +15,10 @@ from fedkim_ray.ray_connection import join_or_start, joins_a_cluster
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a local Ray; parameters of the light model are all that passes through it."""
+REMEDIES = {
+    "CPU": "Add nodes, or lower federation.cpus_per_client or injection.cpus_per_worker.",
+    "GPU": "Add nodes with GPUs, lower injection.num_workers, or set injection.use_gpu=false.",
+}
 
 
 @contextmanager
@@ -27,17 +31,17 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    needed = _cpus_needed(recipe, num_clients)
+    needed = {"CPU": _cpus_needed(recipe, num_clients), "GPU": _gpus_needed(recipe)}
     if not joins_a_cluster():
         _require_no_labels(recipe)
     join_or_start(
         # Logical CPUs: a laptop's clients take turns on the cores that it has.
-        num_cpus=max(os.cpu_count() or 1, needed),
+        num_cpus=max(os.cpu_count() or 1, needed["CPU"]),
         object_store_memory=OBJECT_STORE_BYTES,
         resources=_local_resources(recipe),
     )
     try:
-        _require_cpus(needed)
+        _require(needed)
         with redirect_stdout(sys.stderr):  # Ray's threads print; stdout is the command's answer
             yield
     finally:
@@ -67,6 +71,10 @@ def _cpus_needed(recipe: Recipe, num_clients: int) -> int:
     return int(-(-(clients * federation.clients_train + injection) // 1))
 
 
+def _gpus_needed(recipe: Recipe) -> int:
+    return recipe.injection.num_workers * recipe.injection.use_gpu
+
+
 def _local_resources(recipe: Recipe) -> dict[str, float]:
     """Give a local Ray every custom resource that pins a client somewhere."""
     resources: dict[str, float] = {}
@@ -90,18 +98,20 @@ def _require_no_labels(recipe: Recipe) -> None:
         )
 
 
-def _require_cpus(needed: int) -> None:
-    has = _most_cpus()
-    if has < needed:
-        raise EnvironmentProblemError(
-            f"The Ray cluster has, or may grow to, {has:g} CPUs.",
-            f"Clients and injection workers reserve {needed} at once.",
-            "Add nodes, or lower federation.cpus_per_client or injection.cpus_per_worker.",
-        )
+def _require(needed: Mapping[str, int]) -> None:
+    """Refuse at once what Ray would wait for in vain."""
+    for name, amount in needed.items():
+        has = _most(name)
+        if has < amount:
+            raise EnvironmentProblemError(
+                f"The Ray cluster has, or may grow to, {has:g} {name}s.",
+                f"Clients and injection workers reserve {amount} at once.",
+                REMEDIES[name],
+            )
 
 
-def _most_cpus() -> float:
-    """CPUs that the cluster has or may grow to: an autoscaler's nodes come once work waits."""
-    has: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+def _most(name: str) -> float:
+    """What the cluster has or may grow to: an autoscaler's nodes come once work waits."""
+    has: float = ray.cluster_resources().get(name, 0.0)  # type: ignore[no-untyped-call]
     grown = state.get_max_resources_from_cluster_config() or {}
-    return max(has, float(grown.get("CPU", 0)))
+    return max(has, float(grown.get(name, 0)))

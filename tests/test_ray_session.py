@@ -10,7 +10,7 @@ from fedkim_ray.recipe_files import load_recipe
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, int] | None]:
-    """A cluster of four CPUs; its autoscaler, if any, says what it may grow to."""
+    """A cluster of four CPUs without a GPU; its autoscaler, if any, says what it may grow to."""
     may: dict[str, dict[str, int] | None] = {"grow_to": None}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.setattr(
@@ -20,18 +20,28 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, int] | None]
 
 
 def test_a_cluster_that_stays_small_is_refused(cluster: dict[str, dict[str, int] | None]) -> None:
-    ray_session._require_cpus(4)
+    ray_session._require({"CPU": 4, "GPU": 0})
     with pytest.raises(EnvironmentProblemError, match="4 CPUs"):
-        ray_session._require_cpus(36)
+        ray_session._require({"CPU": 36})
+    with pytest.raises(EnvironmentProblemError, match=r"0 GPUs.*injection\.use_gpu=false"):
+        ray_session._require({"CPU": 4, "GPU": 1})
 
 
 def test_nodes_that_an_autoscaler_may_add_count(
     cluster: dict[str, dict[str, int] | None],
 ) -> None:
     cluster["grow_to"] = {"CPU": 36, "GPU": 4}
-    ray_session._require_cpus(36)
+    ray_session._require({"CPU": 36, "GPU": 4})
     with pytest.raises(EnvironmentProblemError, match="36 CPUs"):
-        ray_session._require_cpus(37)
+        ray_session._require({"CPU": 37})
+    with pytest.raises(EnvironmentProblemError, match="4 GPUs"):
+        ray_session._require({"GPU": 5})
+
+
+@pytest.mark.parametrize(("use_gpu", "gpus"), [("true", 2), ("false", 0)])
+def test_each_injection_worker_on_a_gpu_needs_one(use_gpu: str, gpus: int) -> None:
+    sets = ["injection.num_workers=2", f"injection.use_gpu={use_gpu}"]
+    assert ray_session._gpus_needed(load_recipe("tiny", sets)) == gpus
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,7 @@ def missing(recipe: Recipe, clients: list[str]) -> list[str]:
 
     demands = demands_of(recipe, clients)
     if not os.environ.get("RAY_ADDRESS"):
-        cpus = sum(demand["CPU"] for demand in demands.values())
-        has = os.cpu_count() or 1
-        if cpus <= has:
-            return []
-        return [f"Workers reserve {cpus:g} CPUs and this machine has {has}: they take turns."]
+        return _missing_here(demands)
     from fedkim_ray.ray_session import cluster_facts
 
     total, free, labels = cluster_facts()
@@ -63,6 +59,20 @@ def missing(recipe: Recipe, clients: list[str]) -> list[str]:
     short = [said] if said.startswith("All clients together") else []
     of_injection = {"injection workers": recipe.injection.worker_selector}
     return short + missing_labels(recipe.federation.client_selector | of_injection, labels)
+
+
+def _missing_here(demands: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A local Ray's CPUs are logical, and workers take turns on the real ones; not so its GPUs."""
+    import torch
+
+    cpus, gpus = (sum(d.get(name, 0.0) for d in demands.values()) for name in ("CPU", "GPU"))
+    has_cpus, has_gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    said = []
+    if cpus > has_cpus:
+        said += [f"Workers reserve {cpus:g} CPUs and this machine has {has_cpus}: they take turns."]
+    if gpus > has_gpus:
+        said += [f"Workers reserve {gpus:g} GPUs and this machine has {has_gpus}."]
+    return said
 
 
 def demands_of(recipe: Recipe, clients: list[str]) -> dict[str, Mapping[str, float]]:
@@ -78,8 +88,9 @@ def demands_of(recipe: Recipe, clients: list[str]) -> dict[str, Mapping[str, flo
             }
             workers = federation.workers_per_client
             demands[client] = {name: amount * workers for name, amount in own.items()}
+    gpu = {"GPU": 1.0} if recipe.injection.use_gpu else {}
     for worker in range(recipe.injection.num_workers):
-        demands[f"injection-{worker}"] = {"CPU": recipe.injection.cpus_per_worker}
+        demands[f"injection-{worker}"] = {"CPU": recipe.injection.cpus_per_worker, **gpu}
     return demands
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fedkim_ray.cli import dry_run
 from fedkim_ray.cli.main import app
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
@@ -37,6 +38,16 @@ def test_a_dry_run_tells_who_trains_what_where_and_writes_nothing(
     assert facts["where"] == {"north": "any node", "south": "site=south"}
     # Two clients and one injection worker of half a CPU each.
     assert facts["missing"] == ["Workers reserve 1.5 CPUs and this machine has 1: they take turns."]
+
+
+@pytest.mark.parametrize(("has", "missing"), [(1, 1), (2, 0)])
+def test_a_dry_run_counts_gpus(monkeypatch: pytest.MonkeyPatch, has: int, missing: int) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 9)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: has)
+    recipe = load_recipe("tiny", ["injection.use_gpu=true", "injection.num_workers=2"])
+    short = ["Workers reserve 2 GPUs and this machine has 1."]
+    assert dry_run.missing(recipe, ["north"]) == short[:missing]
 
 
 def test_a_dry_run_for_people(tiny_root: str) -> None:
