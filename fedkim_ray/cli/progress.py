@@ -130,6 +130,9 @@ class RunProgress:
     def _on_injection_step(self, event: Mapping[str, Any]) -> None:
         self.progress.update(self.stage, advance=1, note=f"loss {event['loss']:.3f}")
 
+    def _on_injection_workers_lost(self, event: Mapping[str, Any]) -> None:
+        self.console.print(event["message"], style="yellow", markup=False, highlight=False)
+
     def _on_injected(self, event: Mapping[str, Any]) -> None:
         self.progress.update(self.rounds, advance=1)
         self.console.print(

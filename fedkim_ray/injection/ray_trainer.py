@@ -5,6 +5,7 @@ what it ends with there: files are the interface, so a lost worker or driver los
 published.
 """
 
+import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -26,6 +27,10 @@ WORKER_ENV = {"GOMP_SPINCOUNT": "1000"}
 """Read when a worker's OpenMP loads. A thread that waits at a barrier spins this often and then
 sleeps: with the default, 300,000, it spins through whole time slices where another process wants
 its core, and a step takes ten times as long and more."""
+LOST_CONNECTION = re.compile(
+    "connection (closed|reset|refused)|broken pipe|remote process exit", re.IGNORECASE
+)
+"""What Gloo and NCCL say in a worker whose peer is gone: the peer's own words are the cause."""
 
 
 def inject_round(plan: InjectionPlan, scratch: str, on_step: OnStep) -> None:
@@ -71,18 +76,23 @@ class InjectionRun:
         self._thread = threading.Thread(target=self._fit, args=[trainer], daemon=True)
         self._thread.start()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no worker runs any more."""
+        return not self._thread.is_alive()
+
     def wait(self, on_step: OnStep, done: Callable[[], bool] = lambda: False) -> None:
         """Pass progress on until the run has ended, or ``done`` says that it suffices.
 
         Raises:
             EnvironmentProblemError: the workers could not finish.
         """
-        while self._thread.is_alive() and not done():
+        while not self.is_over and not done():
             _drain(self._progress, on_step, timeout_s=0.5)
         _drain(self._progress, on_step, timeout_s=0.0)
         if self._failure and not done():
             raise EnvironmentProblemError(
-                f"Injection did not finish: {_root_cause(self._failure[0])}",
+                f"Injection's workers failed: {_root_cause(self._failure[0])}",
                 "Its workers run to the end of the round.",
                 "Mend the cause and resume the run with --resume; published rounds are kept.",
             ) from self._failure[0]
@@ -144,11 +154,14 @@ def _drain(progress: Queue, on_step: OnStep, timeout_s: float) -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the last line of what went wrong first, in one of the workers."""
+    """Return the last line of what went wrong in the first worker that did not lose another."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    worst = next(iter(failures.values()), error)
-    cause = getattr(worst, "cause", None) or getattr(worst, "base_exc", None) or worst
+    cause = min(failures.values(), key=_is_lost_connection, default=error)
     return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    return LOST_CONNECTION.search(str(error)) is not None
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ round's plan, and the round's manifest tells the driver that it is done.
 """
 
 import asyncio
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +25,10 @@ from fedkim_ray.injection.ray_trainer import (
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.storage import Folder, is_published
 
+OnEvent = Callable[[Mapping[str, Any]], None]
+END_TIMEOUT_S = 60.0
+"""Seconds that workers that stayed get to end; what they were for is published by then."""
+
 
 class InjectionWorkers:
     """The workers of a run's injection rounds.
@@ -30,11 +36,15 @@ class InjectionWorkers:
     Args:
         recipe: ``injection.workers`` decides whether they stay.
         scratch: A folder for Ray Train's own bookkeeping.
+        on_event: Told when workers that stayed were lost and the run goes on.
     """
 
-    def __init__(self, recipe: Recipe, scratch: str) -> None:
+    def __init__(
+        self, recipe: Recipe, scratch: str, on_event: OnEvent = lambda event: None
+    ) -> None:
         self._recipe = recipe
         self._scratch = scratch
+        self._on_event = on_event
         self._desk: Any = None
         self._run: InjectionRun | None = None
 
@@ -56,10 +66,11 @@ class InjectionWorkers:
             try:
                 self._inject_staying(plan, on_step)
                 return
-            except EnvironmentProblemError:
-                self._end_run()
+            except EnvironmentProblemError as error:
+                self._let_go()
                 if not failures_left:
                     raise
+                self._tell(error)
 
     def __enter__(self) -> Self:
         """Return the workers; none is started before the first round."""
@@ -76,10 +87,13 @@ class InjectionWorkers:
             return
         self._desk.close.remote()
         if error is None:
-            self._run.wait(lambda step, loss: None)
-        self._end_run()
+            self._end()
+        else:
+            self._let_go()
 
     def _inject_staying(self, plan: InjectionPlan, on_step: OnStep) -> None:
+        if self._run is not None and self._run.is_over:  # lost between rounds: no round's failure
+            self._end()
         if self._run is None:
             self._desk = ray.remote(Desk).options(**on_this_node()).remote()
             # Ray Train would count failures over the whole run; the recipe counts them by round.
@@ -89,10 +103,23 @@ class InjectionWorkers:
         out = Folder.at(plan.out_url)
         self._run.wait(on_step, done=lambda: is_published(out))
 
-    def _end_run(self) -> None:
+    def _end(self) -> None:
+        """Wait for the workers' end; however it comes, their rounds are published."""
+        assert self._run is not None
+        deadline = time.monotonic() + END_TIMEOUT_S
+        try:
+            self._run.wait(lambda step, loss: None, done=lambda: time.monotonic() > deadline)
+        except EnvironmentProblemError as error:
+            self._tell(error)
+        self._let_go()
+
+    def _let_go(self) -> None:
         assert self._run is not None
         self._run.close()
         self._run = None
+
+    def _tell(self, error: EnvironmentProblemError) -> None:
+        self._on_event({"event": "injection_workers_lost", "message": error.came})
 
 
 def stay(config: dict[str, Any]) -> None:

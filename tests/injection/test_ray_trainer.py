@@ -6,7 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from ray.train.v2.api.exceptions import WorkerGroupError
 
+from fedkim_ray.injection.ray_trainer import _root_cause
 from fedkim_ray.injection.ray_workers import InjectionWorkers
 from fedkim_ray.injection.round_files import read_injection, read_log
 from fedkim_ray.injection.worker import InjectionPlan
@@ -53,6 +55,13 @@ def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> No
             assert values.keys() == wanted.keys()
             assert all(torch.equal(values[name], wanted[name]) for name in values)
         assert not Path(f"{mine.out_url}.unfinished").exists()
+
+
+def test_what_is_told_is_the_cause_and_no_connection_that_was_lost_by_it() -> None:
+    lost = RuntimeError("[pair.cc:534] Connection closed by peer [10.0.0.2]:4711")
+    assert _root_cause(WorkerGroupError("", {0: lost, 1: MemoryError("too large")})) == "too large"
+    assert _root_cause(WorkerGroupError("", {0: lost, 1: lost})) == str(lost)
+    assert _root_cause(ValueError()) == "ValueError"
 
 
 @pytest.mark.ray

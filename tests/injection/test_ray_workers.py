@@ -1,9 +1,16 @@
-"""The desk of workers that stay: a plan waits for its worker, a worker for its plan."""
+"""Workers that stay: their desk, and what the driver does when they are lost."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
+from unittest.mock import MagicMock
 
-from fedkim_ray.injection.ray_workers import Desk
+import pytest
+
+from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.injection import ray_workers
+from fedkim_ray.injection.ray_workers import Desk, InjectionWorkers
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.recipe_files import load_recipe
 
@@ -46,3 +53,81 @@ def test_nobody_waits_at_a_closed_desk() -> None:
         assert await desk.next_plan(-1) is None
 
     asyncio.run(play())
+
+
+class FakeRun:
+    """A run of workers that do every round that they are asked for, until they are lost."""
+
+    started: list["FakeRun"]
+
+    def __init__(self, *_: Any, max_failures: int) -> None:
+        assert max_failures == 0
+        self.is_over = self.is_closed = False
+        self.started.append(self)
+
+    def wait(self, on_step: Any, done: Callable[[], bool]) -> None:
+        """End at once."""
+        if self.is_over:
+            raise EnvironmentProblemError("Its node is gone.", "It stays.", "Resume.")
+
+    def close(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+
+Told = list[Mapping[str, Any]]
+LOST = {"event": "injection_workers_lost", "message": "Its node is gone."}
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
+    """Runs that were started, without Ray."""
+    monkeypatch.setattr(ray_workers, "ray", MagicMock())
+    monkeypatch.setattr(ray_workers, "on_this_node", dict)
+    monkeypatch.setattr(ray_workers, "InjectionRun", FakeRun)
+    monkeypatch.setattr(FakeRun, "started", [], raising=False)
+    return FakeRun.started
+
+
+def staying_workers(max_failures: int, told: Told) -> InjectionWorkers:
+    stay = ["injection.workers=whole_run", f"injection.max_failures={max_failures}"]
+    return InjectionWorkers(load_recipe("tiny", stay), "scratch", told.append)
+
+
+def test_workers_lost_after_the_last_round_are_told_and_do_no_harm(runs: list[FakeRun]) -> None:
+    told: Told = []
+    with staying_workers(0, told) as workers:
+        workers.inject(FIRST, on_step=print)
+        runs[0].is_over = True
+    assert told == [LOST]
+    assert runs[0].is_closed
+
+
+def test_workers_lost_between_rounds_are_no_failure_of_the_next(runs: list[FakeRun]) -> None:
+    told: Told = []
+    with staying_workers(0, told) as workers:
+        workers.inject(FIRST, on_step=print)
+        runs[0].is_over = True
+        workers.inject(SECOND, on_step=print)
+        assert told == [LOST]
+        assert [run.is_closed for run in runs] == [True, False]
+    assert told == [LOST]
+
+
+@pytest.mark.parametrize("max_failures", [0, 2])
+def test_a_round_whose_workers_are_lost_is_tried_as_often_as_the_recipe_says(
+    runs: list[FakeRun], monkeypatch: pytest.MonkeyPatch, max_failures: int
+) -> None:
+    def lose(run: FakeRun, on_step: Any, done: Callable[[], bool]) -> None:
+        raise EnvironmentProblemError("Its node is gone.", "It stays.", "Resume.")
+
+    monkeypatch.setattr(FakeRun, "wait", lose)
+    told: Told = []
+    with (
+        pytest.raises(EnvironmentProblemError, match="node is gone"),
+        staying_workers(max_failures, told) as workers,
+    ):
+        workers.inject(FIRST, on_step=print)
+    assert len(runs) == 1 + max_failures
+    assert told == [LOST] * max_failures
+    assert all(run.is_closed for run in runs)
