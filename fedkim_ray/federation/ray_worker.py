@@ -9,8 +9,6 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import ActorDiedError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.util import remove_placement_group
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan, serve_plans
 from fedkim_ray.federation.mailbox import Mailbox, MemberId, Payload
@@ -18,6 +16,7 @@ from fedkim_ray.federation.setup import PoolSetup
 from fedkim_ray.federation.team import TeamExchange, team_of_process
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_params, encode_update
+from fedkim_ray.ray_placement import PlacementFreed
 from fedkim_ray.types import Params
 
 HUNG = 75
@@ -164,29 +163,20 @@ class OwningMailbox(Mailbox):
 RayMailbox: Any = ray.remote(OwningMailbox)
 
 
-class MailboxTold(ControllerCallback, WorkerGroupCallback):
-    """Tells the mailbox what of a run stays in the cluster: ``fit`` offers no way to end it.
-
-    Ray Train 2.60 forgets a placement group whose worker dies between its set-up and the start of
-    the training function: its CPUs would be held until the driver's job ends.
-    """
+class MailboxTold(PlacementFreed):
+    """Tells the mailbox what of a run stays in the cluster: ``fit`` offers no way to end it."""
 
     def __init__(self, mailbox: Any) -> None:
+        super().__init__()
         self._mailbox = mailbox
-        self._placement: Any = None
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Send this controller's own handle."""
         controller = ray.get_runtime_context().current_actor
         ray.get(self._mailbox.add_controller.remote(controller))
 
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        """Free what the workers before these stood in."""
-        if self._placement is not None:
-            remove_placement_group(self._placement)
-
-    def after_worker_group_start(self, worker_group: Any) -> None:
+    def before_init_train_context(self, workers: Any) -> dict[str, list[Any]]:
         """Send the placement group of the new workers."""
-        state = worker_group.get_worker_group_state()
-        self._placement = state.placement_group_handle.placement_group
+        arguments = super().before_init_train_context(workers)
         ray.get(self._mailbox.add_placement.remote(self._placement))
+        return arguments

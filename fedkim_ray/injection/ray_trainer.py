@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fedkim_ray.config import InjectionConfig
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.worker import InjectionPlan, InjectionWorker
+from fedkim_ray.ray_placement import PlacementFreed
 
 OnStep = Callable[[int, float], None]
 WORKER_ENV = {"GOMP_SPINCOUNT": "1000"}
@@ -139,6 +140,7 @@ def _trainer(
             name=f"injection-{uuid.uuid4().hex[:8]}",
             storage_path=scratch,
             failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=[PlacementFreed()],  # type: ignore[list-item]
             worker_runtime_env={"env_vars": WORKER_ENV},
         ),
     )

@@ -9,10 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GROUND = {f"fedkim_ray.{m}" for m in ("types", "errors", "config", "metric_names", "storage")}
 TELEMETRY = {"fedkim_ray.telemetry"}
+RAY_TRAIN = {"fedkim_ray.ray_placement"}
 DATA = GROUND | {"fedkim_ray.data"}
 ENCODERS = DATA | {"fedkim_ray.encoders"}
-FEDERATION = ENCODERS | TELEMETRY
-INJECTION = ENCODERS | TELEMETRY
+FEDERATION = ENCODERS | TELEMETRY | RAY_TRAIN
+INJECTION = ENCODERS | TELEMETRY | RAY_TRAIN
 BUNDLE = INJECTION | {"fedkim_ray.injection"}
 EVALUATION = BUNDLE | {"fedkim_ray.bundle", "fedkim_ray.ray_connection"}
 MAY_IMPORT = {
