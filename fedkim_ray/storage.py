@@ -87,36 +87,34 @@ class Folder:
             ) from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write ``name`` so that a reader sees the old content or the new, never a part."""
+        """Write ``name`` so that a reader sees the old content or the new, never a part.
+
+        Raises:
+            EnvironmentProblemError: the disk is full, or nobody may write there.
+        """
         path = self.full(name)
-        self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        if not self.is_local:  # object stores publish an object only once it is whole
-            self.fs.pipe_file(path, data)
-            return
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        try:
-            with open(part, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException as error:
-            # A full disk needs the space back, and a manifest must not list it.
-            with suppress(OSError):
-                os.unlink(part)
-            if isinstance(error, OSError):
-                raise _cannot_write(path, error) from error
-            raise
+        with _writing(path):
+            self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+            if self.is_local:
+                _replace_file(path, data)
+            else:  # object stores publish an object only once it is whole
+                self.fs.pipe_file(path, data)
 
     def append_line(self, name: str, line: str) -> None:
-        """Append one line to a log; logs are no part of any publication."""
-        self.fs.makedirs(self.path, exist_ok=True)
-        before = b"" if self.is_local or not self.exists(name) else self.read_bytes(name)
-        if self.is_local:
-            with open(self.full(name), "a") as file:
-                file.write(line + "\n")
-        else:
-            self.fs.pipe_file(self.full(name), before + line.encode() + b"\n")
+        """Append one line to a log; logs are no part of any publication.
+
+        Raises:
+            EnvironmentProblemError: the disk is full, or nobody may write there.
+        """
+        path = self.full(name)
+        with _writing(path):
+            self.fs.makedirs(self.path, exist_ok=True)
+            if self.is_local:
+                with open(path, "a") as file:
+                    file.write(line + "\n")
+            else:
+                before = self.read_bytes(name) if self.exists(name) else b""
+                self.fs.pipe_file(path, before + line.encode() + b"\n")
 
     def read_json(self, name: str) -> Any:
         """Return the JSON value in ``name``.
@@ -156,12 +154,32 @@ class Folder:
         return digest.hexdigest()
 
 
-def _cannot_write(path: str, error: OSError) -> EnvironmentProblemError:
-    return EnvironmentProblemError(
-        f"{path!r} cannot be written: {error.strerror or type(error).__name__}.",
-        "A run writes its results there; what was published before is whole.",
-        "Free space or mend the permissions, then go on with --resume.",
-    )
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Say what cannot be written, whatever of it fails."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"{path!r} cannot be written: {error.strerror or type(error).__name__}.",
+            "A run writes its results there; what was published before is whole.",
+            "Free space or mend the permissions, then go on with --resume.",
+        ) from error
+
+
+def _replace_file(path: str, data: bytes) -> None:
+    part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        # A full disk needs the space back, and a manifest must not list it.
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 @contextmanager
@@ -173,10 +191,14 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
         kind: What is published: ``round``, ``bundle`` and so on.
         format_version: Version of the layout inside; readers refuse others.
         facts: Further JSON values for the manifest.
+
+    Raises:
+        EnvironmentProblemError: the disk is full, or nobody may write there.
     """
-    if folder.exists():
-        folder.fs.rm(folder.path, recursive=True)
-    folder.fs.makedirs(folder.path, exist_ok=True)
+    with _writing(folder.path):
+        if folder.exists():
+            folder.fs.rm(folder.path, recursive=True)
+        folder.fs.makedirs(folder.path, exist_ok=True)
     yield folder
     files = {
         name: {"sha256": folder.sha256(name), "size_bytes": folder.fs.size(folder.full(name))}

@@ -1,6 +1,7 @@
 """Publishing: whole or not at all, and held against its manifest when opened."""
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,22 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         folder.write_bytes("state.bin", b"new and longer")
     assert folder.read_bytes("state.bin") == b"old"
     assert folder.names() == ["state.bin"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: folder.write_bytes("state.bin", b"new"),
+        lambda folder: folder.append_line("log.jsonl", "{}"),
+        publish_two_files,
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_said(
+    tmp_path: Path, write: Callable[[Folder], None]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EnvironmentProblemError, match=r"file/run.* cannot be written: Not a dir"):
+        write(Folder.at(tmp_path / "file/run"))
 
 
 def test_a_published_folder_is_copied_whole(tmp_path: Path) -> None:
