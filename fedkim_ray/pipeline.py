@@ -54,7 +54,7 @@ from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_metrics import RunMetrics
-from fedkim_ray.storage import Folder, is_published
+from fedkim_ray.storage import Folder, is_copied, is_published
 from fedkim_ray.types import ClientId, Params, Task, TaskId
 
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -129,13 +129,17 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
             "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
         }
     )
-    with abortable(run), tempfile.TemporaryDirectory(prefix="fedkim-") as scratch:
-        if first < recipe.federation.rounds:
+    with (
+        abortable(run),
+        # Processes of Ray Train may write there while it is removed.
+        tempfile.TemporaryDirectory(prefix="fedkim-", ignore_cleanup_errors=True) as scratch,
+    ):
+        if first < recipe.federation.rounds or _needs_clients(run):
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),
                 closing(metrics),
                 _clients_of(run, plan, scratch, tell) as clients,
-                InjectionWorkers(recipe, scratch) as workers,
+                InjectionWorkers(recipe, scratch, tell) as workers,
             ):
                 if first:  # it may have been killed between injection and scores
                     _score(run, clients, first - 1, tell)
@@ -267,15 +271,26 @@ def validation_of(run: RunFolder) -> dict[TaskId, ValidationFacts]:
     }
 
 
+def _needs_clients(run: RunFolder) -> bool:
+    """Whether anything is left for clients to do: train in a round, or score the last."""
+    federation, last = run.recipe.federation, run.recipe.federation.rounds - 1
+    if not federation.clients_train or is_published(run.bundle):
+        return False
+    rounds = range(run.rounds_done(), federation.rounds)
+    if any(not is_published(run.aggregated(r)) for r in rounds):
+        return True
+    # A last round that was copied from another run is there to start no clients at all.
+    scored = is_published(run.scores(last)) or is_copied(run.aggregated(last))
+    return federation.evaluate and not scored
+
+
 @contextmanager
 def _clients_of(
     run: RunFolder, plan: RunPlan, scratch: str, tell: OnEvent
 ) -> Iterator[Clients | None]:
-    """Start the clients for the length of a block; None where no round is left for them."""
+    """Start the clients for the length of a block; None where nothing is left for them."""
     recipe = run.recipe
-    rounds = range(run.rounds_done(), recipe.federation.rounds)
-    waited_for = any(not is_published(run.aggregated(r)) for r in rounds)
-    if not (recipe.federation.clients_train and waited_for):
+    if not _needs_clients(run):
         yield None
         return
     tell({"event": "clients_starting", "clients": [*plan.tasks_by_client]})

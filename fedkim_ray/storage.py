@@ -23,6 +23,7 @@ from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.types import Params
 
 MANIFEST = "manifest.json"
+COPIED_FROM = "copied_from"
 CHUNK_BYTES = 1 << 20
 
 
@@ -235,6 +236,7 @@ def copy_published(source: Folder, target: Folder, kind: str, format_version: in
     """
     manifest = open_published(source, kind, format_version)
     facts = {k: v for k, v in manifest.items() if k not in ("kind", "format_version", "files")}
+    facts[COPIED_FROM] = source.url
     with publish(target, kind, format_version, **facts) as out:
         for name in manifest["files"]:
             out.write_bytes(name, source.read_bytes(name))
@@ -243,6 +245,11 @@ def copy_published(source: Folder, target: Folder, kind: str, format_version: in
 def is_published(folder: Folder) -> bool:
     """Return whether a manifest says that ``folder`` is whole."""
     return folder.exists(MANIFEST)
+
+
+def is_copied(folder: Folder) -> bool:
+    """Return whether what is published in ``folder`` was made elsewhere."""
+    return COPIED_FROM in folder.read_json(MANIFEST)
 
 
 def require_replaceable(folder: Folder, kind: str) -> None:

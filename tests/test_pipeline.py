@@ -1,10 +1,28 @@
-"""A recipe's names are held against the data before any work starts."""
+"""What a run refuses before it starts, and where it goes on, without Ray.
+
+What was published before is made by hand.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedkim_ray import pipeline
+from fedkim_ray.data.root import read_card
+from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import RecipeError
-from fedkim_ray.pipeline import plan_run
+from fedkim_ray.federation.round_files import publish_aggregated
+from fedkim_ray.federation.strategies import build_strategy
+from fedkim_ray.pipeline import plan_run, run_recipe, validation_of
 from fedkim_ray.recipe_files import load_recipe
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.storage import Folder, copy_published, publish
+
+ONE_ROUND = ("federation.rounds=1", "federation.execution=local")
 
 
 @pytest.mark.parametrize(
@@ -40,3 +58,68 @@ def test_what_a_run_leaves_out_may_have_settings(tiny_root: str) -> None:
     ]
     plan = plan_run(load_recipe("tiny", [f"data.root={tiny_root}", *sets]))
     assert [*plan.tasks_by_client] == ["south"]
+
+
+def new_run(folder: Path, *overrides: str) -> RunFolder:
+    return RunFolder.create(str(folder), load_recipe("tiny", [*ONE_ROUND, *overrides]))
+
+
+def publish_empty(*folders: Folder) -> None:
+    for folder in folders:
+        with publish(folder, "aggregated", 1):
+            pass
+
+
+def test_clients_are_needed_until_the_last_round_is_scored(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    for published in (run.aggregated(0), run.injected(0)):
+        assert pipeline._needs_clients(run)
+        publish_empty(published)
+    assert pipeline._needs_clients(run)
+    publish_empty(run.scores(0))
+    assert not pipeline._needs_clients(run)
+
+
+def test_a_finished_run_needs_no_clients_though_it_was_not_scored(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    publish_empty(run.aggregated(0), run.injected(0), run.bundle)
+    assert not pipeline._needs_clients(run)
+
+
+def test_nobody_is_started_to_score_where_the_recipe_wants_no_scores(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "federation.evaluate=false")
+    publish_empty(run.aggregated(0))
+    assert not pipeline._needs_clients(run)
+
+
+def test_a_run_whose_round_was_copied_starts_no_clients(tmp_path: Path) -> None:
+    run, other = new_run(tmp_path / "run"), Folder.at(tmp_path / "other")
+    publish_empty(other)
+    copy_published(other, run.aggregated(0), "aggregated", 1)
+    assert not pipeline._needs_clients(run)
+    publish_empty(run.injected(0))
+    assert not pipeline._needs_clients(run)
+
+
+def test_scores_that_a_kill_cut_off_are_made_when_the_run_goes_on(
+    tiny_root: str,
+    tmp_path: Path,
+    write_tiny_bundle: Callable[[Path, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new_run(tmp_path / "run", f"data.root={tiny_root}")
+    trained = tuple(task for task in TASKS if task.role == "train")
+    spec = read_card(Folder.at(tiny_root)).spec
+    params = LightModel(run.recipe.encoders, spec, trained).params()
+    state = build_strategy(run.recipe.federation.strategy).init(params)
+    publish_aggregated(run.aggregated(0), state, {})
+    write_tiny_bundle(tmp_path / "made", "m3oe")
+    copy_published(Folder.at(tmp_path / "made/injected"), run.injected(0), "injection", 1)
+
+    monkeypatch.setattr(pipeline, "ray_session", lambda *_: nullcontext())
+    told: list[Mapping[str, Any]] = []
+    facts = run_recipe(run, told.append)
+    assert [e["event"] for e in told].count("scored") == 1
+    assert not any(e["event"] == "injection_started" for e in told)
+    assert facts.validation == validation_of(run)
+    assert facts.validation["covid19"].num_examples > 0

@@ -12,6 +12,7 @@ from fedkim_ray.storage import (
     MANIFEST,
     Folder,
     copy_published,
+    is_copied,
     is_published,
     open_published,
     publish,
@@ -161,7 +162,9 @@ def test_a_published_folder_is_copied_whole(tmp_path: Path) -> None:
     with publish(source, "round", 1, step=3) as out:
         out.write_json("x/y.json", [1])
     copy_published(source, target, "round", 1)
-    assert open_published(target, "round", 1) == open_published(source, "round", 1)
+    told = {**open_published(source, "round", 1), "copied_from": source.url}
+    assert open_published(target, "round", 1) == told
+    assert (is_copied(source), is_copied(target)) == (False, True)
     assert target.read_json("x/y.json") == [1]
 
 
