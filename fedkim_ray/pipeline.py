@@ -30,6 +30,7 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.data.modalities import ENCODED
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
 from fedkim_ray.data.tasks import task_table
+from fedkim_ray.driving import driving
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState
@@ -110,7 +111,16 @@ def plan_run(recipe: Recipe) -> RunPlan:
 
 
 def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
-    """Run, or go on with, a whole recipe; returns the finished bundle's facts."""
+    """Run, or go on with, a whole recipe; returns the finished bundle's facts.
+
+    Raises:
+        StorageError: a process on this host drives the run, or a driver anywhere took it over.
+    """
+    with driving(run) as driven:
+        return _drive(driven, on_event)
+
+
+def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
     recipe, plan = run.recipe, plan_run(run.recipe)
     metrics = RunMetrics(recipe.federation.client_timeout_s)
 
@@ -187,6 +197,7 @@ def _inject(
             aggregated_url=run.aggregated(r).url,
             previous_url=run.injected(r - 1).url if r else None,
             out_url=run.injected(r).url,
+            claim=run.folder.claim,
         ),
         on_step=lambda step, loss: tell(
             {"event": "injection_step", "round": r, "step": step, "loss": loss}

@@ -3,6 +3,7 @@
 run.json, recipe.yaml               written at the start
 log.jsonl                           events, one JSON object a line
 abort.json                          left by `fedkim abort` until the run is resumed
+driver.json                         who drives the run, while one does (driving.py)
 rounds/0000/aggregated/             published after the clients' round (federation/round_files.py)
 rounds/0000/injected/               published by injection (injection/round_files.py)
 rounds/0000/scores/                 published after it: what the clients' heads make of the encoders

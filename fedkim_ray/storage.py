@@ -12,7 +12,7 @@ import posixpath
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
@@ -24,7 +24,37 @@ from fedkim_ray.types import Params
 
 MANIFEST = "manifest.json"
 COPIED_FROM = "copied_from"
+CLAIM_FILE = "driver.json"
 CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to publish below a folder: it is with whoever wrote the record there last.
+
+    It needs no lock, so it holds on object stores too, and is plain values for other processes.
+    """
+
+    url: str
+    """Of the folder."""
+    token: str
+
+    def require(self) -> None:
+        """Read the record.
+
+        Raises:
+            StorageError: another has it by now.
+        """
+        try:
+            is_ours = Folder.at(self.url).read_json(CLAIM_FILE)["token"] == self.token
+        except StorageError:  # it was given back
+            is_ours = False
+        if not is_ours:
+            raise StorageError(
+                f"Another driver took over this run: the {CLAIM_FILE} of {self.url!r} is not ours.",
+                "A run has one driver, the one that started or resumed it last.",
+                "Leave it to the other, and see it with `fedkim status`; this one wrote nothing.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +63,14 @@ class Folder:
 
     fs: fsspec.AbstractFileSystem
     path: str
+    claim: Claim | None = field(default=None, compare=False)
+    """Where given, needed for every publication in the folder or below it."""
 
     @classmethod
-    def at(cls, url: str | os.PathLike[str]) -> "Folder":
+    def at(cls, url: str | os.PathLike[str], claim: Claim | None = None) -> "Folder":
         """Return the folder at ``url``: a local path, or any URL fsspec knows."""
         fs, path = fsspec.core.url_to_fs(os.fspath(url))
-        return cls(fs, path.rstrip("/"))
+        return cls(fs, path.rstrip("/"), claim)
 
     @property
     def url(self) -> str:
@@ -51,7 +83,7 @@ class Folder:
         return isinstance(self.fs, LocalFileSystem)
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(self.fs, posixpath.join(self.path, name))
+        return Folder(self.fs, posixpath.join(self.path, name), self.claim)
 
     def full(self, name: str) -> str:
         """Return the path of ``name`` within this folder's file system."""
@@ -194,8 +226,11 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
         facts: Further JSON values for the manifest.
 
     Raises:
+        StorageError: the folder is claimed, and another has the claim by now.
         EnvironmentProblemError: the disk is full, or nobody may write there.
     """
+    if folder.claim is not None:
+        folder.claim.require()
     with _writing(folder.path):
         if folder.exists():
             folder.fs.rm(folder.path, recursive=True)

@@ -10,6 +10,7 @@ import torch
 from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.storage import (
     MANIFEST,
+    Claim,
     Folder,
     copy_published,
     is_copied,
@@ -155,6 +156,20 @@ def test_a_place_where_nothing_can_be_written_is_said(
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(EnvironmentProblemError, match=r"file/run.* cannot be written: Not a dir"):
         write(Folder.at(tmp_path / "file/run"))
+
+
+def test_a_claimed_folder_takes_publications_of_the_last_claim_alone(folder: Folder) -> None:
+    claimed = Folder.at(folder.url, Claim(folder.url, "mine")) / "round"
+    folder.write_json("driver.json", {"token": "mine"})
+    publish_two_files(claimed)
+    for record in ({"token": "another's"}, None):
+        if record:
+            folder.write_json("driver.json", record)
+        else:
+            folder.fs.rm(folder.full("driver.json"))
+        with pytest.raises(StorageError, match="Another driver took over this run"):
+            publish_two_files(claimed)
+        assert is_published(claimed)  # the last publication is still there
 
 
 def test_a_published_folder_is_copied_whole(tmp_path: Path) -> None:

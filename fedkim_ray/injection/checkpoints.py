@@ -33,7 +33,8 @@ class Checkpoints:
     @classmethod
     def beside(cls, round_folder: Folder, num_workers: int) -> "Checkpoints":
         """Return the checkpoints of the round that will be published in ``round_folder``."""
-        return cls(folder=Folder.at(f"{round_folder.url}.unfinished"), num_workers=num_workers)
+        folder = Folder.at(f"{round_folder.url}.unfinished", round_folder.claim)
+        return cls(folder=folder, num_workers=num_workers)
 
     def latest(self, model: InjectedModel) -> tuple[InjectionState, StepLog] | None:
         """Return the newest whole checkpoint of as many workers, None where there is none.

@@ -19,7 +19,7 @@ from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.round_files import read_round_start
 from fedkim_ray.injection.round_training import RoundSetup, RoundTrainer
 from fedkim_ray.injection.step_log import StepLog
-from fedkim_ray.storage import Folder
+from fedkim_ray.storage import Claim, Folder
 from fedkim_ray.types import TaskId
 
 
@@ -37,6 +37,8 @@ class InjectionPlan:
     """The last round's published injection; None in the first round."""
     out_url: str
     """Where this round's injection is published."""
+    claim: Claim | None = None
+    """The driver's, by which it is published."""
 
 
 class InjectionWorker:
@@ -79,7 +81,7 @@ class InjectionWorker:
             on_step: Called after each step with the step over all rounds and its loss.
         """
         start = read_round_start(self._model, plan.aggregated_url, plan.previous_url)
-        return self._trainer.train(start, Folder.at(plan.out_url), on_step)
+        return self._trainer.train(start, Folder.at(plan.out_url, plan.claim), on_step)
 
 
 def _prepare_process(use_gpu: bool, threads: int) -> None:
