@@ -32,13 +32,14 @@ def num_buckets_for(size_bytes: int) -> int:
 
 
 def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
-    """Return each key's bucket, (N,) int; equal texts of keys have equal buckets."""
+    """Return each key's bucket, (N,) int, by its text without the blanks around it."""
     encoded = pc.dictionary_encode(pc.cast(keys, pa.string()))
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    hashes = [zlib.crc32((k or "").encode()) % num_buckets for k in encoded.dictionary.to_pylist()]
-    codes = pc.fill_null(encoded.indices, 0).to_numpy()
-    buckets: np.ndarray = np.array(hashes or [0], np.int64)[codes]
+    texts = [*(key.strip() for key in encoded.dictionary.to_pylist()), ""]
+    hashes = np.array([zlib.crc32(text.encode()) % num_buckets for text in texts])
+    codes = pc.fill_null(encoded.indices, len(texts) - 1).to_numpy()  # null: as an empty text
+    buckets: np.ndarray = hashes[codes]
     return buckets
 
 

@@ -23,6 +23,13 @@ def test_numbers_and_texts_of_one_key_share_a_bucket() -> None:
     assert bucket_of(numbers, 5).tolist() == bucket_of(texts, 5).tolist()
 
 
+def test_blanks_around_a_key_do_not_count() -> None:
+    padded = pa.array(["V1  ", "V1", " V1", "", None, "  "])
+    one, *ones, none, null, blank = bucket_of(padded, 100).tolist()
+    assert ones == [one, one]
+    assert none == null == blank != one
+
+
 def test_an_empty_bucket_has_the_columns(tmp_path: Path) -> None:
     schema = pa.schema([("who", pa.string())])
     assert read_bucket(tmp_path, 0, "t", schema).column_names == ["who"]
