@@ -68,8 +68,27 @@ class Folder:
 
     @classmethod
     def at(cls, url: str | os.PathLike[str], claim: Claim | None = None) -> "Folder":
-        """Return the folder at ``url``: a local path, or any URL fsspec knows."""
-        fs, path = fsspec.core.url_to_fs(os.fspath(url))
+        """Return the folder at ``url``: a local path, or any URL fsspec knows.
+
+        Raises:
+            EnvironmentProblemError: the package that reads such URLs is not installed.
+            StorageError: there are no such URLs.
+        """
+        text = os.fspath(url)
+        try:
+            fs, path = fsspec.core.url_to_fs(text)
+        except ImportError as error:
+            raise EnvironmentProblemError(
+                f"{text!r} cannot be opened: {error}.",
+                "Object stores need a package of their own, on every machine of the cluster.",
+                "For s3:// `pip install 'fedkim-ray[s3]'`, for gs:// `'fedkim-ray[gcs]'`.",
+            ) from None
+        except ValueError as error:
+            raise StorageError(
+                f"{text!r} cannot be opened: {error}.",
+                "A folder is a path, or a URL such as s3://BUCKET/PATH or gs://BUCKET/PATH.",
+                "Correct it.",
+            ) from None
         return cls(fs, path.rstrip("/"), claim)
 
     @property

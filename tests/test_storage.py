@@ -1,9 +1,11 @@
 """Publishing: whole or not at all, and held against its manifest when opened."""
 
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
@@ -124,6 +126,20 @@ def test_a_missing_file_is_named(folder: Folder) -> None:
 def test_a_url_leads_back_to_its_folder(folder: Folder) -> None:
     publish_two_files(folder)
     assert is_published(Folder.at(folder.url))
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
+    monkeypatch.delitem(fsspec.registry, "s3", raising=False)
+    with pytest.raises(EnvironmentProblemError, match=r"s3fs.*pip install 'fedkim-ray\[s3\]'"):
+        Folder.at("s3://bucket/run")
+
+
+def test_a_protocol_that_nobody_knows_is_named() -> None:
+    with pytest.raises(StorageError, match=r"'s4://bucket/run' cannot be opened.*s3://BUCKET"):
+        Folder.at("s4://bucket/run")
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
