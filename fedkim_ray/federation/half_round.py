@@ -1,10 +1,10 @@
 """A client's half-trained round on its own disk: a worker that is killed goes on mid-epoch.
 
 Every ``local.checkpoint_every`` batches a worker writes its parameters, Adam's moments, the state
-of its random numbers and how far it is, into the cache of its own user. Whoever trains the same
-round from the same global parameters there goes on from it, to the same bits; a worker elsewhere
-begins anew. The file never leaves the client's machine, and goes when the round is trained; one
-whose round was given up goes when another round begins there, a week later.
+of its random numbers and how far it is, into the scratch folder of its own user. Whoever trains the
+same round from the same global parameters there goes on from it, to the same bits; a worker
+elsewhere begins anew. The file never leaves the client's machine, and goes when the round is
+trained; one whose round was given up goes when another round begins there, a week later.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkim_ray.data.packages import cache_dir
+from fedkim_ray.data.packages import scratch_dir
 from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.team import Team
 from fedkim_ray.federation.wire import encode_params
@@ -55,7 +55,7 @@ class HalfRound:
             same = plan.model_dump_json(exclude={"timeout_s", "attempt"})
             digest = hashlib.sha256(same.encode())
             digest.update(encode_params(theta_global).data)
-            self._folder = cache_dir() / "half_rounds"
+            self._folder = scratch_dir() / "half_rounds"
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_old(self._folder)
             self._file = self._folder / f"{digest.hexdigest()}-{team.rank}-of-{team.size}"

@@ -1,8 +1,11 @@
 """The Dockerfile as text: no engine runs here, so what can be read off it is held."""
 
 import re
+from pathlib import PurePosixPath
 
-from tests.cluster.manifests import ROOT, pods
+import pytest
+
+from tests.cluster.manifests import OVERLAYS, ROOT, pods
 
 TEXT = (ROOT / "cluster/docker/Dockerfile").read_text()
 LINES = re.sub(r"\\\n\s*", " ", re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE)).splitlines()
@@ -38,6 +41,19 @@ def test_it_runs_as_the_user_of_the_manifests_and_not_as_root() -> None:
         body = TEXT.split(f" AS {stage}\n")[1].split("\nFROM ")[0]
         assert re.findall(r"^USER (.*)$", body, re.MULTILINE)[-1] == "10001:10001"
     assert "--uid 10001" in TEXT
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_scratch_lies_on_a_disk_that_every_pod_may_write(overlay: str) -> None:
+    [scratch] = re.findall(r"FEDKIM_SCRATCH=(\S+)", TEXT)
+    for name, template in pods(overlay):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        for container in template["spec"]["containers"]:
+            mounts = container["volumeMounts"]
+            around = [m for m in mounts if PurePosixPath(scratch).is_relative_to(m["mountPath"])]
+            assert len(around) == 1, name
+            assert not around[0].get("readOnly"), name
+            assert volumes[around[0]["name"]]["emptyDir"].get("medium") != "Memory", name
 
 
 def test_it_has_a_health_check_and_what_probes_need() -> None:

@@ -39,7 +39,7 @@ def described(samples: SampleSet) -> list[tuple[str, dict[str, list[float]]]]:
 
 def test_a_mapped_set_is_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
-    monkeypatch.setenv("FEDKIM_CACHE", str(cache))
+    monkeypatch.setenv("FEDKIM_SCRATCH", str(cache))
     write_two_files(tmp_path)
     inside = load_samples(Folder.at(tmp_path), SPEC)
     monkeypatch.setattr(mapped, "MAPPED_FROM_BYTES", 300)
@@ -60,7 +60,9 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("FEDKIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mapped, "MAPPED_FROM_BYTES", 0)
-    with pytest.raises(EnvironmentProblemError, match=r"cannot be laid out on disk.*FEDKIM_CACHE"):
+    with pytest.raises(
+        EnvironmentProblemError, match=r"cannot be laid out on disk.*FEDKIM_SCRATCH"
+    ):
         load_samples(Folder.at(tmp_path), SPEC)
 
 
