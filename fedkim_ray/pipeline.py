@@ -28,7 +28,7 @@ from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.modalities import ENCODED
-from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card
+from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card, require_listed
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.driving import driving
 from fedkim_ray.encoders.bundle import LightModel
@@ -76,7 +76,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
 
     Raises:
         DataError: the data root is absent, lacks a client or a task's public data, a public or test
-            file was lost or cut short, or a public row is of another task than its folder.
+            file was lost, cut short or added, or a public row is of another task than its folder.
         RecipeError: a named task is no trained one, a setting is for a client, task or modality
             that there is not, a client has nothing to learn, the quorum is larger than the number
             of clients, or the base model lacks a layer to adapt.
@@ -376,6 +376,7 @@ def _require_public_data(root: Folder, card: DatasetCard) -> None:
             f"Its size when it was imported is in {CARD}.",
             "Restore it, or make the data root again; `fedkim data check` examines all files.",
         )
+    require_listed(root, card, "public", "test")
 
 
 def _clients(recipe: Recipe, card: DatasetCard) -> tuple[ClientId, ...]:

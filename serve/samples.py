@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 
 from fedkim_ray.data.loading import Example, SampleSet, load_samples
-from fedkim_ray.data.root import read_card
+from fedkim_ray.data.root import read_card, require_listed
 from fedkim_ray.data.schema import DataSpec, open_samples
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
@@ -56,13 +56,15 @@ class Samples:
         """Read a few test rows of each task that the root has.
 
         Raises:
-            DataError: there is no data root, or its data have another specification.
+            DataError: there is no data root, a file is not on its card, or its data have another
+                specification.
         """
         root = Folder.at(url)
         card = read_card(root)
         found = {}
         for task in tasks.values():
             if card.num_examples(f"test/{task.id}/"):
+                require_listed(root, card, f"test/{task.id}")
                 folder = root / "test" / task.id
                 few = _few(_labels(folder, spec))
                 rows = load_samples(folder, spec, rows=sorted(few))

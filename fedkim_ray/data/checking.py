@@ -11,7 +11,7 @@ from fedkim_ray.data.root import (
     place_of_file,
     read_card,
     require_no_shared_subjects,
-    sample_files,
+    stray_files,
     subjects_of,
 )
 from fedkim_ray.data.sample_files import stream_samples
@@ -32,8 +32,7 @@ def check_root(root: Folder, images: bool = False) -> list[str]:
     """
     card = read_card(root)
     problems = [p for name in card.files for p in _check_file(root, name, card, images)]
-    for name in sorted(set(sample_files(root)) - card.files.keys()):
-        problems.append(f"{name}: the file is not on the card.")
+    problems += [f"{name}: the file is not on the card." for name in stray_files(root, card)]
     if not problems:
         problems = list(_check_subjects(root, card))
     return problems

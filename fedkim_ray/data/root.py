@@ -116,6 +116,24 @@ def altered_files(root: Folder, card: DatasetCard, prefix: str = "") -> list[str
     ]
 
 
+def part_here(root: Folder, card: DatasetCard) -> tuple[DatasetCard, list[str]]:
+    """Return a card of the files that are here, and the names of the others.
+
+    A machine may see a part of a root: the head, say, no client's folder.
+
+    Raises:
+        DataError: none is here.
+    """
+    here = {name: facts for name, facts in card.files.items() if root.exists(name)}
+    if not here:
+        raise DataError(
+            f"None of the {len(card.files)} files on the card is at {root.url!r}.",
+            "A data root has the files that its card names, or those that this machine may see.",
+            "Restore them, or make the data root again.",
+        )
+    return card.model_copy(update={"files": here}), [n for n in card.files if n not in here]
+
+
 def write_card(
     root: Folder, card: DatasetCard, known: Mapping[str, FileFacts] | None = None
 ) -> DatasetCard:
@@ -138,9 +156,28 @@ def write_card(
     return whole
 
 
-def sample_files(root: Folder) -> list[str]:
-    """Return the sorted names of all sample tables of a root."""
-    return sorted(name for place in PLACES for name in root.glob(f"{place}/**/*.parquet"))
+def sample_files(root: Folder, *places: str) -> list[str]:
+    """Return the sorted names of all sample tables of a root, or of some of its folders."""
+    return sorted(name for place in places or PLACES for name in root.glob(f"{place}/**/*.parquet"))
+
+
+def stray_files(root: Folder, card: DatasetCard, *places: str) -> list[str]:
+    """Return the sample tables of a root, or of some folders, that the card does not name."""
+    return [name for name in sample_files(root, *places) if name not in card.files]
+
+
+def require_listed(root: Folder, card: DatasetCard, *places: str) -> None:
+    """Refuse folders with sample tables that the card does not name: they would be read too.
+
+    Raises:
+        DataError: naming the first such file.
+    """
+    if stray := stray_files(root, card, *places):
+        raise DataError(
+            f"{root.full(stray[0])!r} is not on the card ({len(stray)} such files).",
+            f"{CARD} names every file that is read, with its hash.",
+            "Take it away, or import its rows; `fedkim data check` finds all of them.",
+        )
 
 
 def file_facts(root: Folder, name: str, spec: DataSpec) -> FileFacts:

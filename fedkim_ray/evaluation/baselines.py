@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from fedkim_ray.config import BaseModelConfig, EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, collate, load_samples
 from fedkim_ray.data.modalities import SERIES
-from fedkim_ray.data.root import DatasetCard, read_card
+from fedkim_ray.data.root import DatasetCard, read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import Answer, answer_table
@@ -49,6 +49,7 @@ def pooled_training_sets(root: Folder, card: DatasetCard, task: TaskId) -> list[
     places = [f"clients/{client}/{task}/train" for client in card.clients]
     places.append(f"public/{task}/train")
     present = [place for place in places if card.num_examples(f"{place}/")]
+    require_listed(root, card, *present)
     return [load_samples(root / place, card.spec) for place in present]
 
 

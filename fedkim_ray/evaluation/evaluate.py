@@ -10,7 +10,7 @@ from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, load_samples
-from fedkim_ray.data.root import read_card
+from fedkim_ray.data.root import read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.evaluation.answer_log import AnswerLog
@@ -113,7 +113,8 @@ def load_questions(
     """Read the test splits, trained tasks first.
 
     Raises:
-        DataError: the root or a task's test data are absent, empty or of another specification.
+        DataError: the root or a task's test data are absent, empty, not on the card or of another
+            specification.
         RecipeError: ``wanted`` names a task that is not in ``known``.
     """
     card = read_card(root)
@@ -126,6 +127,7 @@ def load_questions(
     present = [t for t in known if card.num_examples(f"test/{t}/")]
     chosen = [t for t in known if t in (present if wanted is None else wanted)]
     chosen.sort(key=lambda t: known[t].role != "train")
+    require_listed(root, card, *(f"test/{t}" for t in chosen))
     places = {t: root / "test" / t for t in chosen}
     whole = {t: load_samples(place, spec, modalities=()) for t, place in places.items()}
     if not sum(map(len, whole.values())):

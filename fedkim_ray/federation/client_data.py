@@ -5,12 +5,13 @@ Only the client's own process calls this. Errors name files, rows and columns, n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedkim_ray.data.loading import SampleSet, load_samples, require_all, require_task
+from fedkim_ray.data.root import CARD, DatasetCard, read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError
@@ -33,14 +34,24 @@ def load_client_data(
 
     Raises:
         DataError: a set is absent or empty, breaks the sample table's contract, holds rows of
-            another task, or a row has no label.
+            another task, or a row has no label; or the card is here and does not name a file.
     """
-    home = Folder.at(data_url) / "clients" / client_id
+    root = Folder.at(data_url)
+    if root.exists(CARD):
+        card = _card(data_url, root.fs.ukey(root.full(CARD)))
+        require_listed(root, card, f"clients/{client_id}")
+    home = root / "clients" / client_id
     ordered = sorted(tasks, key=lambda task: task.id)
     return ClientData(
         train={t.id: _load_labelled(home / t.id / "train", t, spec) for t in ordered},
         valid={t.id: _load_labelled(home / t.id / "valid", t, spec) for t in ordered},
     )
+
+
+@lru_cache(maxsize=1)
+def _card(data_url: str, version: str) -> DatasetCard:
+    """Return the card of this version: a process may be thousands of clients of one root."""
+    return read_card(Folder.at(data_url))
 
 
 def group_examples(

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.loading import SampleSet, load_samples
 from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.root import require_listed
 from fedkim_ray.data.schema import join_tables
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import RecipeError
@@ -112,6 +113,7 @@ class _Makers:
     def _alone(self, client: str) -> pa.Table:
         tasks = [t for t in self.heads if t in self.plan.tasks_by_client[client]]
         spec = self.plan.card.spec
+        require_listed(self.root, self.plan.card, f"clients/{client}")
         place = self.root / f"clients/{client}"
         train = {task.id: load_samples(place / f"{task.id}/train", spec) for task in tasks}
         return self._ask(train_light(self.recipe, spec, self.heads, train, client), tasks)

@@ -5,6 +5,7 @@ when the card is written; then each of those files is overwritten with bytes tha
 A run that reads one fails; a run that finishes has read none.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_an_unseen_tasks_row_among_a_trained_tasks_is_refused_before_any_work(
     write_card(root, card.model_copy(update={"files": {}}))
     with pytest.raises(DataError, match=r"Row 8 of '.*public/mortality/train', column 'task'"):
         plan_run(load_recipe("tiny", [f"data.root={root.url}"]))
+
+
+@pytest.mark.parametrize("place", ["public/mortality/train", "test/sepsis"])
+def test_a_file_that_the_card_does_not_name_is_refused_before_any_work(
+    tmp_path: Path, place: str
+) -> None:
+    write_tiny_root(str(tmp_path), num_private=16)
+    shutil.copy(tmp_path / place / "part-0.parquet", tmp_path / place / "stray.parquet")
+    with pytest.raises(DataError, match=rf"{place}/stray\.parquet' is not on the card"):
+        plan_run(load_recipe("tiny", [f"data.root={tmp_path}"]))
 
 
 @pytest.mark.ray

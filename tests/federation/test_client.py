@@ -173,6 +173,13 @@ def test_a_bad_row_is_named_and_not_quoted(
     assert "gossip" not in str(caught.value)
 
 
+def test_a_file_that_the_card_does_not_name_is_refused(tiny, own_root: Path) -> None:
+    train = own_root / "clients/south/mortality/train"
+    (train / "stray.parquet").write_bytes((train / "part-0.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"train/stray\.parquet' is not on the card"):
+        south_at(tiny, own_root)
+
+
 def test_an_empty_set_is_refused(tiny, own_root: Path) -> None:
     path = own_root / "clients/south/mortality/valid/part-0.parquet"
     pq.write_table(pq.read_table(path).slice(0, 0), path)
