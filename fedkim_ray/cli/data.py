@@ -1,6 +1,7 @@
 """``fedkim data``: make, look at and check data roots."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedkim_ray.cli.data_import import import_
-from fedkim_ray.cli.options import AsJson
+from fedkim_ray.cli.options import AsJson, require_place
 
 if TYPE_CHECKING:
     from fedkim_ray.data.root import DatasetCard
@@ -72,23 +73,25 @@ def tasks(as_json: AsJson = False) -> None:
 def describe(
     url: RootUrl,
     page: Annotated[
-        str | None, typer.Option(help="File of the page. Default: description.html in the root.")
+        Path | None, typer.Option(help="File of the page. Default: description.html in the root.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count examples, labels and missing values, and draw examples on an HTML page."""
     from fedkim_ray.data.description.page import description_page
     from fedkim_ray.data.description.survey import survey
-    from fedkim_ray.data.root import read_card
+    from fedkim_ray.data.root import part_here, read_card
     from fedkim_ray.storage import Folder
 
+    require_place(page, "--page")
     root = Folder.at(url)
     card = read_card(root)
-    places = survey(root, card)
-    written = _write_page(root, description_page(root, card, places), page)
+    here, away = part_here(root, card)
+    places = survey(root, here)
+    written = _write_page(root, description_page(root, here, places, away), page)
     if as_json:
-        facts = {**json.loads(card.model_dump_json()), "places": [p.as_json() for p in places]}
-        typer.echo(json.dumps(facts))
+        told = {"places": [p.as_json() for p in places], "not_here": away}
+        typer.echo(json.dumps({**json.loads(card.model_dump_json()), **told}))
         return
     console = Console()
     columns = ("place", "task", "examples", "subjects", "yes", "data")
@@ -100,17 +103,17 @@ def describe(
     console.print(table)
     for source in card.sources:
         console.print(f"{source.name}: {source.kind}, {source.licence}", highlight=False)
+    if away:
+        console.print(f"[yellow]Not here, and not counted: {len(away)} files: {away[0]}, ...[/]")
     console.print(f"Page: {written}", highlight=False)
 
 
-def _write_page(root: "Folder", html: str, page: str | None) -> str:
-    from pathlib import Path
-
+def _write_page(root: "Folder", html: str, page: Path | None) -> str:
     if page is None:
         root.write_bytes("description.html", html.encode())
         return root.full("description.html")
-    Path(page).write_text(html)
-    return page
+    page.write_text(html)
+    return str(page)
 
 
 @app.command()

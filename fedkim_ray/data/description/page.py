@@ -29,8 +29,17 @@ PER_TASK = 4
 STRIPS_PER_TASK = 2
 
 
-def description_page(root: Folder, card: DatasetCard, places: Sequence[PlaceFacts]) -> str:
-    """Return the page. Examples are of the public or test data where a task has them."""
+def description_page(
+    root: Folder, card: DatasetCard, places: Sequence[PlaceFacts], away: Sequence[str] = ()
+) -> str:
+    """Return the page. Examples are of the public or test data where a task has them.
+
+    Args:
+        root: The data root.
+        card: Of the files that are here.
+        places: What they hold.
+        away: Files that are not here.
+    """
     shown = {task: _examples(root, card, task) for task in sorted({p.task for p in places})}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -42,6 +51,7 @@ def description_page(root: Folder, card: DatasetCard, places: Sequence[PlaceFact
         card=card,
         url=root.url,
         places=places,
+        away=away,
         imports=list(read_records(root).values()),
         rejected=_sentence,
         balance=_inline(label_balance(places)),

@@ -1,5 +1,7 @@
 """Counts, missing values and pictures of a data root."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fedkim_ray.cli.main import app
+from fedkim_ray.data.demo.tiny import write_tiny_root
 from fedkim_ray.data.description.page import description_page
 from fedkim_ray.data.description.survey import survey
 from fedkim_ray.data.root import DatasetCard, Source, read_card, write_card
 from fedkim_ray.data.schema import DataSpec, FeatureSpec, SeriesSpec, sample_table, write_samples
+from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 SPEC = DataSpec(
@@ -69,6 +73,28 @@ def test_a_source_cannot_write_into_the_page(small_root: Folder) -> None:
     page = description_page(small_root, card, survey(small_root, card))
     assert "&lt;b&gt;made up" in page
     assert "<b>made up" not in page
+
+
+def test_files_that_are_elsewhere_are_named_and_not_counted(tmp_path: Path) -> None:
+    write_tiny_root(str(tmp_path), num_private=16)
+    shutil.rmtree(tmp_path / "clients/north")
+    result = CliRunner().invoke(app, ["data", "describe", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.output)
+    assert {place["place"] for place in told["places"]} == {"clients/south", "public", "test"}
+    assert told["not_here"]
+    assert all(name.startswith("clients/north/") for name in told["not_here"])
+    assert "files of the card, clients/north/" in (tmp_path / "description.html").read_text()
+    for folder in ("clients", "public", "test"):
+        shutil.rmtree(tmp_path / folder)
+    with pytest.raises(DataError, match=r"None of the \d+ files on the card is at"):
+        CliRunner().invoke(app, ["data", "describe", str(tmp_path)], catch_exceptions=False)
+
+
+def test_the_page_has_a_place_before_work_starts(tmp_path: Path) -> None:
+    command = ["data", "describe", "nowhere", "--page", str(tmp_path / "no/page.html")]
+    with pytest.raises(DataError, match=r"page.html' cannot be written\. --page names a file"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_the_command_prints_and_draws_every_place_and_task(tiny_root: str, tmp_path: Path) -> None:
