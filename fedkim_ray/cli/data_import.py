@@ -11,11 +11,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from fedkim_ray.cli.options import AsJson
+from fedkim_ray.cli.options import AsJson, require_place
 
 if TYPE_CHECKING:
     from fedkim_ray.data.importing.request import ImportRequest
-    from fedkim_ray.data.importing.run import ImportResult
+    from fedkim_ray.data.importing.run import ImportResult, Places
 
 SHOWN = 10
 """Rejections that are listed on the terminal."""
@@ -27,6 +27,17 @@ Name = Annotated[
 ]
 Source = Annotated[str | None, typer.Option(help="The source's folder, any fsspec URL.")]
 Target = Annotated[str | None, typer.Option(help="The data root, any fsspec URL.")]
+ImportName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of this import in the root; of `manifest` the task's, else the importer's.",
+    ),
+]
+SubjectsOf = Annotated[
+    str | None,
+    typer.Option(help="Whose patient numbers they are: imports that name the same share people."),
+]
 Clients = Annotated[int | None, typer.Option(help="Clients of iid and dirichlet.")]
 Partition = Annotated[str | None, typer.Option(help="site, iid or dirichlet:ALPHA (by label).")]
 Share = Annotated[float | None, typer.Option(help="Share of all subjects.")]
@@ -52,7 +63,12 @@ Mapping = Annotated[
 Reword = Annotated[
     bool, typer.Option("--reword", help="Ask a task's question in all of its wordings.")
 ]
-Again = Annotated[bool, typer.Option("--again", help="Import even if the tables have not changed.")]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--again", help="Import unchanged tables once more, or in place of others of this name."
+    ),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what an importer reads, and how.")]
 Check = Annotated[bool, typer.Option("--check", help="Only look at the layout.")]
 
@@ -61,6 +77,8 @@ def import_(
     name: Name = None,
     src: Source = None,
     dst: Target = None,
+    import_name: ImportName = None,
+    subjects_of: SubjectsOf = None,
     clients: Clients = None,
     partition: Partition = None,
     public_share: Share = None,
@@ -99,6 +117,8 @@ def import_(
             "seed": seed,
         }
         fields: dict[str, Any] = {
+            "name": import_name,
+            "subjects_of": subjects_of,
             "partition": partition,
             "key_path": key,
             "max_rejected": _share(max_rejected),
@@ -106,6 +126,8 @@ def import_(
             "reword": reword,
             "again": again,
         }
+        require_place(rejected_list, "--rejected-list")
+        _require_one(name, import_name or subjects_of)
         for each, source, chosen in _sources(name, src, _options(options, mapping)):
             request = _request(each, source, dst, rule, options=chosen, **fields)
             _import_one(request, _listing(rejected_list, name, each), as_json)
@@ -115,6 +137,19 @@ def _listing(path: Path | None, name: str, importer: str) -> Path | None:
     """Return where an importer's rejections are listed: of several, each in a file of its own."""
     several = path is not None and name != importer
     return path.with_stem(f"{path.stem}-{importer}") if path and several else path
+
+
+def _require_one(name: str, given: str | None) -> None:
+    """Refuse a name where several data sets would share it."""
+    from fedkim_ray.data.importing.paper import NAME
+    from fedkim_ray.errors import DataError
+
+    if given and name == NAME:
+        raise DataError(
+            f"`{NAME}` makes several imports, and {given!r} is one name.",
+            "Each is called after its importer.",
+            "Leave --name and --subjects-of out, or import one data set at a time.",
+        )
 
 
 def _sources(
@@ -151,9 +186,9 @@ def _usual_clients(name: str) -> int | None:
 
 
 def _import_one(request: "ImportRequest", rejected_list: Path | None, as_json: bool) -> None:
-    result = _run(request)
-    if rejected_list:
-        _write_list(rejected_list, result)
+    result = _run(request, rejected_list)
+    if rejected_list and result.unchanged:
+        typer.echo(f"Nothing was read, and {rejected_list} not written: use --again.", err=True)
     if as_json:
         typer.echo(result.record.model_dump_json())
     else:
@@ -161,22 +196,22 @@ def _import_one(request: "ImportRequest", rejected_list: Path | None, as_json: b
 
 
 def _request(
-    name: str, src: str | None, dst: str | None, rule: dict[str, Any], **fields: Any
+    importer: str, src: str | None, dst: str | None, rule: dict[str, Any], **fields: Any
 ) -> "ImportRequest":
     from fedkim_ray.data.importers import find_importer
     from fedkim_ray.data.importing.request import ImportRequest
     from fedkim_ray.errors import DataError
 
-    find_importer(name)
+    find_importer(importer)
     if dst is None:
         raise DataError(
             "No data root was named.",
             "--dst is the folder or URL that the data are written to.",
-            f"For example: fedkim data import {name} --src DIR --dst runs/{name}/data.",
+            f"For example: fedkim data import {importer} --src DIR --dst runs/{importer}/data.",
         )
     given = {field: value for field, value in rule.items() if value is not None}
     fields = {field: value for field, value in fields.items() if value is not None}
-    return ImportRequest(importer=name, root=dst, source=src, rule=given, **fields)
+    return ImportRequest(importer=importer, root=dst, source=src, rule=given, **fields)
 
 
 def _options(texts: list[str] | None, mapping: Path | None) -> dict[str, Any]:
@@ -190,7 +225,14 @@ def _options(texts: list[str] | None, mapping: Path | None) -> dict[str, Any]:
             raise DataError(
                 f"Option {text!r} has no '='.", "An option is name=value.", "Correct it."
             )
-        values[name] = yaml.safe_load(value)
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise DataError(
+                f"Option {text!r} cannot be read.",
+                "The value is YAML: 10, word, [10, 9].",
+                "Close its brackets and quotes.",
+            ) from None
     return values
 
 
@@ -206,7 +248,7 @@ def _share(text: str) -> float:
     return share
 
 
-def _run(request: "ImportRequest") -> "ImportResult":
+def _run(request: "ImportRequest", rejected_list: Path | None) -> "ImportResult":
     from fedkim_ray.cli.progress import new_progress
     from fedkim_ray.data.importing.run import run_import
 
@@ -217,6 +259,7 @@ def _run(request: "ImportRequest") -> "ImportResult":
             lambda done, total, note: progress.update(
                 bar, completed=done, total=total or None, note=note
             ),
+            partial(_write_list, rejected_list) if rejected_list else None,
         )
 
 
@@ -246,11 +289,11 @@ def _place(place: str, row: int | None, column: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _write_list(path: Path, result: "ImportResult") -> None:
+def _write_list(path: Path, places: "Places") -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["item", "row", "column", "reason"])
-        writer.writerows(result.rejected_places)
+        writer.writerows(places)
 
 
 def _check_paper(src: str | None, options: dict[str, Any], as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """``fedkim data import`` as a person meets it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_check_says_what_is_missing_and_ends_with_one(tmp_path: Path) -> None:
         (["mitbih", "--dst", "x"], "--src names the folder"),
         (["mitbih", "--src", ".", "--dst", "x", "--max-rejected", "many"], "'many' is no share"),
         (["mitbih", "--src", ".", "--dst", "x", "-o", "rate"], "has no '='"),
+        (["ptbxl", "--src", ".", "--dst", "x", "-o", "test_folds=[10"], "[10' cannot be read"),
+        (["paper", "--src", ".", "--dst", "x", "--name", "n"], "'n' is one name"),
+        (
+            ["mitbih", "--src", ".", "--dst", "x", "--rejected-list", "no/r.csv"],
+            "cannot be written",
+        ),
         (["manifest", "--src", ".", "--dst", "x"], "mapping: Field required"),
         (["manifest", "--src", ".", "--dst", "x", "--mapping", "none.yaml"], "There is no mapping"),
     ],
@@ -56,6 +63,28 @@ def test_a_bad_request_is_refused_with_what_to_do(
     with pytest.raises(DataError) as caught:
         run(*arguments)
     assert message in str(caught.value)
+
+
+def test_the_list_of_rejections_is_there_when_it_is_needed(
+    tmp_path: Path, write_own_data: Callable[..., None]
+) -> None:
+    source, listed = tmp_path / "hospital", tmp_path / "rejected.csv"
+    write_own_data(source, num_patients=24, visits=1)
+    (source / "files/3.png").unlink()
+    (tmp_path / "mapping.yaml").write_text(run("manifest", "--explain"))
+    (tmp_path / "key").write_text("5a" * 32)
+    command = ["manifest", "--workers", "1", "--rejected-list", str(listed)]
+    command += ["--src", str(source), "--dst", str(tmp_path / "root")]
+    command += ["--mapping", str(tmp_path / "mapping.yaml"), "--key", str(tmp_path / "key")]
+    with pytest.raises(DataError, match="1 of 24 examples cannot be used: file_missing 1"):
+        run(*command)
+    rows = "item,row,column,reason\npatients.csv,4,xray,file_missing\n"
+    assert listed.read_text() == rows
+    listed.write_text("")
+    run(*command, "--max-rejected", "10%")
+    assert listed.read_text() == rows
+    assert "use --again" in run(*command, "--max-rejected", "10%")
+    assert listed.read_text() == rows
 
 
 def test_the_tasks_that_a_mapping_may_name_are_listed() -> None:

@@ -74,6 +74,11 @@ class Manifest(Importer):
         self.impossible = self.mapping.impossible
         self._loaded: tuple[int, tuple[pa.Table, _Tables]] | None = None
 
+    @property
+    def import_name(self) -> str:
+        """The mapping's task: tables of several tasks lie beside each other."""
+        return self.mapping.task
+
     def layout(self) -> Sequence[Expected]:
         """Return the manifest and the tables of its series."""
         tables = [self.mapping.table, *(s.table for s in self.mapping.series.values() if s.table)]

@@ -153,7 +153,8 @@ class Importer(ABC):
     """Whether anybody may know the subject numbers: then the key is public too and everybody gets
     the same split."""
     subjects_of: ClassVar[str] = ""
-    """Name of the numbering of subjects; the importer's own name where empty."""
+    """Name of the numbering of subjects, unless ``--subjects-of`` gives another; the importer's
+    own name where empty."""
     test_only: ClassVar[bool] = False
     split_defaults: ClassVar[SplitDefaults] = SplitDefaults()
     items_per_unit: ClassVar[int] = 64
@@ -177,6 +178,11 @@ class Importer(ABC):
         self.unused_values: Counter[str] = Counter()
         """Values that ``rows`` did not use because they are impossible or of a unit that is not
         known, by feature; the machinery reports them."""
+
+    @property
+    def import_name(self) -> str:
+        """What an import is called in its data root, unless ``--name`` says otherwise."""
+        return self.name
 
     @classmethod
     def default_source(cls) -> str | None:

@@ -28,7 +28,7 @@ class Encoder:
     subjects: str
     """Name of the source's numbering of subjects."""
     source: str
-    """The importer's name."""
+    """The import's name."""
     tasks: Mapping[TaskId, Task]
     spec: DataSpec
     key: SubjectKey

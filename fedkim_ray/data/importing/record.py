@@ -33,17 +33,37 @@ REJECTED_SCHEMA = pa.schema(
 """``item`` is the keyed hash of the place in the source: a file's name may name a patient."""
 
 
-class ImportRecord(Frozen):
+class Origin(Frozen):
+    """What an import is made from."""
+
+    importer: str
+    options: dict[str, Any]
+    source_at: str
+    """SHA-256 of the source's URL: a folder's name may name somebody."""
+    key_fingerprint: str
+
+    def differences(self, other: "Origin") -> list[str]:
+        """Return in what two differ, in words."""
+        words = {
+            "importer": "importer",
+            "options": "mapping" if self.importer == "manifest" else "set of options",
+            "source_at": "source",
+            "key_fingerprint": "key",
+        }
+        return [w for field, w in words.items() if getattr(self, field) != getattr(other, field)]
+
+
+class ImportRecord(Origin):
     """One import into a data root; holds no value of the data."""
 
-    format_version: Literal[1] = 1
-    importer: str
+    format_version: Literal[2] = 2
+    name: str
+    """Of its files and its record; two imports of a root differ in it."""
     fingerprint: str
     """SHA-256 over the source's files, the options and the rule: equal ones give equal roots."""
-    options: dict[str, Any]
     rule: SplitRule
     subjects_of: str
-    key_fingerprint: str
+    """Name of the numbering of subjects: imports of the same one have the same people."""
     source: Source
     spec: DataSpec
     """Of the modalities that it carries; scales are of its own public rows."""
@@ -65,7 +85,7 @@ class ImportRecord(Frozen):
 
 
 def read_records(root: Folder) -> dict[str, ImportRecord]:
-    """Return the records of all imports into a root, by importer.
+    """Return the records of all imports into a root, by name.
 
     Raises:
         DataError: a record does not parse.
@@ -88,7 +108,7 @@ def read_records(root: Folder) -> dict[str, ImportRecord]:
 
 def write_record(root: Folder, record: ImportRecord, rejections: Sequence[dict[str, Any]]) -> None:
     """Write what was rejected, then the record."""
-    folder = root / FOLDER / record.importer
+    folder = root / FOLDER / record.name
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rejections), REJECTED_SCHEMA), sink)
     folder.write_bytes(REJECTED, sink.getvalue().to_pybytes())
@@ -96,13 +116,15 @@ def write_record(root: Folder, record: ImportRecord, rejections: Sequence[dict[s
 
 
 def merged_spec(records: Iterable[ImportRecord]) -> DataSpec:
-    """Return the specification of a root: scales are of the first import, by name, that has them.
+    """Return the specification of a root.
+
+    Scales are of the first import, by name, that has public rows; else of the first.
 
     Raises:
         DataError: two imports differ in shape or unit.
     """
     merged = DataSpec()
-    for record in sorted(records, key=lambda r: r.importer):
+    for record in sorted(records, key=lambda r: ("public" not in r.counts, r.name)):
         merged = merge_specs(merged, record.spec)
     return merged
 

@@ -1,6 +1,7 @@
 """What is asked of an import, made whole with the importer's defaults and held against them."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ class ImportRequest:
     importer: str
     root: str
     """URL of the data root; other imports may be there already."""
+    name: str | None = None
+    """Of this import in the root; the importer's own where None."""
+    subjects_of: str | None = None
+    """Name of the numbering of subjects; the importer's own where None."""
     source: str | None = None
     """URL of the source; None takes the importer's own."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +39,8 @@ class ImportRequest:
     reword: bool = False
     """Deal out the tasks' rewordings instead of asking all examples the same question."""
     again: bool = False
-    """Import even what seems to be there: files that a table names may change under it."""
+    """Import even what seems to be there, as files that a table names may change under it, or in
+    place of other data of the same name."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
@@ -75,6 +81,34 @@ def split_rule(kind: type[Importer], request: ImportRequest) -> SplitRule:
             "Shares lie in [0, 1), and something is left for the clients.",
             "Correct the option.",
         ) from None
+
+
+def import_name(importer: Importer, request: ImportRequest) -> str:
+    """Return what an import is called in its data root.
+
+    Raises:
+        DataError: it cannot be the name of a file.
+    """
+    return _plain("--name", request.name or importer.import_name)
+
+
+def numbering(kind: type[Importer], request: ImportRequest) -> str:
+    """Return the name of the source's numbering of subjects.
+
+    Raises:
+        DataError: it has other characters than a plain name.
+    """
+    return _plain("--subjects-of", request.subjects_of or kind.subjects_of or kind.name)
+
+
+def _plain(option: str, name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise DataError(
+            f"{name!r} is no name.",
+            "It has small letters, digits, '-' and '_' alone, and starts with a letter or digit.",
+            f"Correct {option}.",
+        )
+    return name
 
 
 def source_url(kind: type[Importer], request: ImportRequest) -> str:

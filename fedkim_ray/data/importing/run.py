@@ -16,6 +16,7 @@ from typing import Any
 
 from fedkim_ray.data.importers import find_importer
 from fedkim_ray.data.importing.assembly import Assembled, Assembly, count_by_place
+from fedkim_ray.data.importing.beside import Newcomer, name_of_import, require_fitting
 from fedkim_ray.data.importing.contract import Item
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.homes import Homes
@@ -24,6 +25,7 @@ from fedkim_ray.data.importing.layout import require_layout, source_state
 from fedkim_ray.data.importing.pool import in_processes
 from fedkim_ray.data.importing.record import (
     ImportRecord,
+    Origin,
     count_reasons,
     merged_spec,
     read_records,
@@ -32,13 +34,15 @@ from fedkim_ray.data.importing.record import (
 from fedkim_ray.data.importing.remote import answering, lives_in_this_process
 from fedkim_ray.data.importing.request import (
     ImportRequest,
+    import_name,
+    numbering,
     parse_options,
     source_url,
     split_rule,
 )
 from fedkim_ray.data.importing.split import Splitter
 from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, stage_unit
-from fedkim_ray.data.packages import cache_dir
+from fedkim_ray.data.packages import scratch_dir
 from fedkim_ray.data.reasons import REASONS
 from fedkim_ray.data.root import (
     CARD,
@@ -52,16 +56,17 @@ from fedkim_ray.data.root import (
     write_card,
 )
 from fedkim_ray.data.scales import Moments
-from fedkim_ray.data.schema import merge_specs
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 STAGING = ".import"
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Rises whenever the same source would give another data root."""
 
 Progress = Callable[[int, int, str], None]
 """Called with units done, units in all, and what goes on."""
+Places = Sequence[tuple[str, int | None, str, str]]
+"""Place in the source, row, column and reason of the rejections; for the owner's eyes alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,56 +77,76 @@ class ImportResult:
     card: DatasetCard
     unchanged: bool
     """Whether it was there already."""
-    rejected_places: tuple[tuple[str, int | None, str, str], ...] = ()
-    """Place in the source, row, column and reason of the rejections; for the owner's eyes alone."""
+    rejected_places: Places = ()
 
 
-def run_import(request: ImportRequest, progress: Progress | None = None) -> ImportResult:
+def run_import(
+    request: ImportRequest,
+    progress: Progress | None = None,
+    on_rejected: Callable[[Places], None] | None = None,
+) -> ImportResult:
     """Import one source into a data root.
+
+    Args:
+        request: What, and how.
+        progress: Told how far it is.
+        on_rejected: Told what is rejected before it is judged whether that is too much, and again
+            when there is more.
 
     Raises:
         DataError: the source, an option or the data root cannot be used, or too much is rejected.
     """
-    return _Import(request, progress or (lambda done, total, note: None)).run()
+    told = progress or (lambda done, total, note: None)
+    return _Import(request, told, on_rejected or (lambda places: None)).run()
 
 
 class _Import:
     """The state of one import on its way."""
 
-    def __init__(self, request: ImportRequest, progress: Progress) -> None:
+    def __init__(
+        self, request: ImportRequest, progress: Progress, on_rejected: Callable[[Places], None]
+    ) -> None:
         self.request = request
         self.progress = progress
+        self.on_rejected = on_rejected
         self.kind = find_importer(request.importer)
-        self.name = self.kind.name
         self.options = parse_options(self.kind, request.options)
         self.rule = split_rule(self.kind, request)
         self.key = self._load_key()
         self.root = Folder.at(request.root)
-        self.staging = self.root / STAGING / self.name
         self.source = source_url(self.kind, request)
         self.files = SourceFiles.at(self.source)
         self.importer = self.kind(self.files, self.options, Path())
+        self.name = import_name(self.importer, request)
+        self.subjects_of = numbering(self.kind, request)
+        self.origin = Origin(
+            importer=self.kind.name,
+            options=self.options.model_dump(mode="json"),
+            source_at=hashlib.sha256(self.source.encode()).hexdigest(),
+            key_fingerprint=self.key.fingerprint,
+        )
+        self.staging = self.root / STAGING / self.name
         self.others = read_records(self.root)
         self.before = self.others.pop(self.name, None)
 
     def run(self) -> ImportResult:
         """Do what is still to do."""
         layout = self.importer.layout()
-        require_layout(self.files, layout, self.name)
+        require_layout(self.files, layout, self.kind.name)
         fingerprint = self._fingerprint(source_state(self.files, layout))
         done = self._whole(fingerprint)
         if done and not self.request.again:
             return done
         self._require_fitting()
-        scratch = cache_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"
+        scratch = scratch_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"
         items = self._prepare(scratch)
         units = self._stage(items, fingerprint, scratch)
         staged = Staged.read(self.staging, units)
-        self._require_few(staged.rejections, staged.num_rows)
+        self._require_few(staged.rejections, staged.num_rows, items)
         card = self._clear()
         assembled = self._assemble(staged)
         rejections = [*staged.rejections, *assembled.rejections]
-        self._require_few(rejections, staged.num_rows - len(assembled.rejections))
+        self._require_few(rejections, staged.num_rows - len(assembled.rejections), items)
         whole = self._publish(card, fingerprint, staged, assembled, rejections, items)
         self._remove_staging()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -140,8 +165,10 @@ class _Import:
     def _fingerprint(self, state: list[list[str]]) -> str:
         facts = {
             "version": CODE_VERSION,
-            "importer": self.name,
-            "options": self.options.model_dump(mode="json"),
+            "importer": self.kind.name,
+            "name": self.name,
+            "subjects_of": self.subjects_of,
+            "options": self.origin.options,
             "rule": self.rule.model_dump(mode="json"),
             "key": self.key.fingerprint,
             "reword": self.request.reword,
@@ -162,41 +189,20 @@ class _Import:
         return ImportResult(record=record, card=card, unchanged=True) if whole else None
 
     def _require_fitting(self) -> None:
-        """Hold this import against what the root has.
-
-        Raises:
-            DataError: the root was not imported, was split in another way, or has other shapes.
-        """
-        if self.root.exists(CARD) and not self.others and self.before is None:
-            raise DataError(
-                f"{self.root.url!r} holds a data root that was not imported: "
-                f"{read_card(self.root).name!r}.",
-                "An import writes into a folder of its own, or beside other imports.",
-                "Choose another --dst.",
-            )
-        for other in self.others.values():
-            self._require_same_split(other)
-        merge_specs(merged_spec(self.others.values()), self.importer.spec())
-
-    def _require_same_split(self, other: ImportRecord) -> None:
-        same_seed = other.rule.seed == self.rule.seed
-        same_people = other.subjects_of == self._subjects_of
-        if same_seed and (not same_people or other.key_fingerprint == self.key.fingerprint):
-            return
-        raise DataError(
-            f"{self.root.url!r} was split with another {'key' if same_seed else 'seed'}.",
-            f"Its import {other.importer!r} has seed {other.rule.seed}, and data of the same "
-            "people share one key.",
-            "Use those, or another --dst.",
+        """Refuse an import that does not fit beside what the root has."""
+        newcomer = Newcomer(
+            name=self.name,
+            origin=self.origin,
+            seed=self.rule.seed,
+            subjects_of=self.subjects_of,
+            spec=self.importer.spec(),
+            again=self.request.again,
         )
-
-    @property
-    def _subjects_of(self) -> str:
-        return self.kind.subjects_of or self.name
+        require_fitting(self.root, newcomer, self.before, self.others.values())
 
     def _prepare(self, scratch: Path) -> list[Item]:
         self.progress(0, 0, "preparing")
-        scratch.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.importer = self.kind(self.files, self.options, scratch)
         with answering(self.files.folder):
             self.importer.prepare()
@@ -205,7 +211,9 @@ class _Import:
     def _stage(self, items: list[Item], fingerprint: str, scratch: Path) -> list[str]:
         """Read all items, in units, and return the units' names in order."""
         plan = ImportPlan(
-            importer=self.name,
+            importer=self.kind.name,
+            name=self.name,
+            subjects_of=self.subjects_of,
             source=self.source,
             options=self.options.model_dump_json(),
             scratch=str(scratch),
@@ -232,7 +240,10 @@ class _Import:
                 self.progress(done, len(units), "reading")
         return units
 
-    def _require_few(self, rejections: Sequence[Mapping[str, Any]], num_rows: int) -> None:
+    def _require_few(
+        self, rejections: Sequence[Mapping[str, Any]], num_rows: int, items: Sequence[Item]
+    ) -> None:
+        self.on_rejected(self._places(rejections, items))
         total = num_rows + len(rejections)
         if num_rows and len(rejections) <= self.request.max_rejected * total:
             return
@@ -244,13 +255,19 @@ class _Import:
             + " Then import again, or raise --max-rejected: what was read is kept.",
         )
 
+    def _places(self, rejections: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> Places:
+        return tuple(
+            (self.importer.where(items[r["item"]]), r["row"], r["column"], r["reason"])
+            for r in rejections
+        )
+
     def _clear(self) -> DatasetCard | None:
         """Remove the files of an earlier import of this name; return the card as it was.
 
         The card goes first: it must not name files that are gone.
         """
         card = read_card(self.root) if self.root.exists(CARD) else None
-        own = [n for n in sample_files(self.root) if _importer_of(n) == self.name]
+        own = [n for n in sample_files(self.root) if name_of_import(n) == self.name]
         if card and any(name in card.files for name in own):
             self.root.fs.rm_file(self.root.full(CARD))
         for name in own:
@@ -271,9 +288,9 @@ class _Import:
 
     def _settled(self) -> dict[str, str]:
         """Return the places of people that other imports of the root have placed already."""
-        same = {n for n, other in self.others.items() if other.subjects_of == self._subjects_of}
+        same = {n for n, other in self.others.items() if other.subjects_of == self.subjects_of}
         spec = merged_spec(self.others.values())
-        names = [n for n in sample_files(self.root) if _importer_of(n) in same]
+        names = [n for n in sample_files(self.root) if name_of_import(n) in same]
         return {
             subject: place_of_file(name)
             for name in names
@@ -292,22 +309,16 @@ class _Import:
         """Check and hash the new files, then write rejections, record and card, in this order."""
         facts = {n: file_facts(self.root, n, self.importer.spec()) for n in assembled.files}
         record = self._record(fingerprint, staged, assembled, rejections, facts)
-        places = [self.importer.where(items[r["item"]]) for r in rejections]
+        places = self._places(rejections, items)
         hashed = [
             {**r, "item": self.key.identifier("item", place)}
-            for r, place in zip(rejections, places, strict=True)
+            for r, (place, *_) in zip(rejections, places, strict=True)
         ]
         write_record(self.root, record, hashed)
         card = write_card(
             self.root, self._card(record), {**(before.files if before else {}), **facts}
         )
-        told = zip(places, rejections, strict=True)
-        return ImportResult(
-            record=record,
-            card=card,
-            unchanged=False,
-            rejected_places=tuple((p, r["row"], r["column"], r["reason"]) for p, r in told),
-        )
+        return ImportResult(record=record, card=card, unchanged=False, rejected_places=places)
 
     def _record(
         self,
@@ -323,12 +334,11 @@ class _Import:
             for m, s in spec.series.items()
         }
         return ImportRecord(
-            importer=self.name,
+            **self.origin.model_dump(),
+            name=self.name,
             fingerprint=fingerprint,
-            options=self.options.model_dump(mode="json"),
             rule=self.rule,
-            subjects_of=self._subjects_of,
-            key_fingerprint=self.key.fingerprint,
+            subjects_of=self.subjects_of,
             source=self.importer.card_source(),
             spec=spec.model_copy(update={"series": series}),
             counts=count_by_place({name: f.num_examples for name, f in facts.items()}),
@@ -339,16 +349,11 @@ class _Import:
         )
 
     def _card(self, record: ImportRecord) -> DatasetCard:
-        records = sorted([*self.others.values(), record], key=lambda r: r.importer)
+        records = sorted([*self.others.values(), record], key=lambda r: r.name)
         return DatasetCard(
-            name="+".join(r.importer for r in records),
+            name="+".join(r.name for r in records),
             sources=tuple(r.source for r in records),
             spec=merged_spec(records),
             seed=self.rule.seed,
-            split_rule="; ".join(f"{r.importer}: {r.rule}" for r in records),
+            split_rule="; ".join(f"{r.name}: {r.rule}" for r in records),
         )
-
-
-def _importer_of(file: str) -> str:
-    """Return who wrote a file ``<importer>-00000.parquet``."""
-    return file.rsplit("/", 1)[-1].rsplit("-", 1)[0]

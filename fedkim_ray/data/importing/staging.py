@@ -49,6 +49,9 @@ class ImportPlan:
     """All that a worker needs to know of an import; plain values."""
 
     importer: str
+    name: str
+    """Of the import."""
+    subjects_of: str
     source: str
     options: str
     """JSON of the importer's ``Options``."""
@@ -73,8 +76,8 @@ class ImportPlan:
     def encoder(self, importer: Importer) -> Encoder:
         """Return a new encoder of the importer's rows."""
         return Encoder(
-            subjects=importer.subjects_of or importer.name,
-            source=importer.name,
+            subjects=self.subjects_of,
+            source=self.name,
             tasks=importer.task_table(),
             spec=importer.spec(),
             key=SubjectKey(self.key),

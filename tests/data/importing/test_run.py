@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -111,6 +112,23 @@ def test_an_interrupted_import_goes_on(records: Path, root: Path, tmp_path: Path
     assert files_of(target) == files_of(root)
 
 
+def test_what_an_interrupted_import_leaves_is_for_its_owners_eyes(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDKIM_SCRATCH", str(tmp_path / "scratch"))
+
+    def stop(done: int, total: int, note: str) -> None:
+        if note == "reading":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_import(request(records, tmp_path / "root"), stop)
+    [left] = (tmp_path / "scratch/imports").iterdir()
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    run_import(request(records, tmp_path / "root"))
+    assert not left.exists()
+
+
 def test_an_interrupted_import_leaves_no_worker(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +152,7 @@ def test_adding_data_moves_no_one(
     shutil.copytree(root, target)
     for number in range(6):
         write_record(source, f"more{number}")
-    run_import(request(source, target))
+    run_import(request(source, target, again=True))  # from another folder
     before, after = homes(root), homes(target)
     assert len(after) == 30
     assert {subject: after[subject] for subject in before} == before
