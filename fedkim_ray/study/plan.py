@@ -32,10 +32,13 @@ class PlannedRun:
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is nothing left to do: it was asked these tasks, and no others.
+
+        The tasks share ``evaluation.max_questions``: with others beside them the questions differ.
+        """
         if not (self.folder / "evaluation").exists(REPORT):
             return False
-        return {t.task for t in self.report().tasks} >= {*self.asked}
+        return {t.task for t in self.report().tasks} == {*self.asked}
 
     def report(self) -> EvaluationReport:
         """Return what the evaluation found.

@@ -1,6 +1,5 @@
 """What a study found: every arm's metrics, and the runs behind them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -8,6 +7,8 @@ from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE
 from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.run_status import read_log
 from fedkim_ray.storage import Folder
 from fedkim_ray.study.plan import PlannedRun
 from fedkim_ray.study.run import SHARED
@@ -131,8 +132,7 @@ def signed(e: Estimate | None) -> str:
 
 
 def _facts(run: PlannedRun, report: EvaluationReport) -> RunFacts:
-    lines = run.folder.read_bytes("log.jsonl").decode().splitlines()
-    events = [json.loads(line) for line in lines]
+    events = read_log(RunFolder.open(run.folder.url))
     started = [e["time"] for e in events if e["event"] == "run_started"]
     ended = [e["time"] for e in events if e["event"] == "bundle"]
     return RunFacts(

@@ -1,5 +1,6 @@
 """Which runs a study has, and which first rounds are the same."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def test_every_variant_has_every_seed_in_a_folder_of_its_own(
     assert len({run.folder.url for run in runs}) == 4
     assert not any(run.is_evaluated for run in runs)
     assert list(tmp_path.iterdir()) == []
+
+
+# The tasks of an evaluation share its questions: covid19 beside it leaves mortality with fewer.
+@pytest.mark.parametrize(
+    ("scored", "done"),
+    [(["mortality"], True), (["mortality", "covid19"], False), (["covid19"], False)],
+)
+def test_a_run_that_was_asked_other_tasks_is_asked_again(
+    scored: list[str], done: bool, score: Callable[..., None], tiny_root: str, tmp_path: Path
+) -> None:
+    sets = [f"data.root={tiny_root}"]
+    (run,) = plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets, tasks=["mortality"])
+    score(run, *scored)
+    assert run.is_evaluated is done
 
 
 def test_a_task_without_test_data_is_refused(tiny_root: str, tmp_path: Path) -> None:

@@ -68,4 +68,6 @@ def test_a_study_runs_each_variant_once_and_shares_the_first_round(
 
     before = log_of(tmp_path, "fedkim"), log_of(tmp_path, "fedplug")
     assert run_study(tmp_path, tiny_root) == report
+    narrow = run_study(tmp_path, tiny_root, "--tasks", "mortality", "--references", "none")
+    assert {(r.task, r.num_questions) for r in narrow.results} == {("mortality", 48)}
     assert (log_of(tmp_path, "fedkim"), log_of(tmp_path, "fedplug")) == before
