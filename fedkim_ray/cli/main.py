@@ -6,9 +6,11 @@ Heavy imports happen inside the commands, so that ``--help`` answers at once.
 import logging
 import os
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from fedkim_ray.cli import (
     bundle,
@@ -25,8 +27,24 @@ from fedkim_ray.cli import (
     submit,
 )
 
+INTERRUPTED = 130
+
+
+class _Interruptible(TyperGroup):
+    """Says what Ctrl-C left; typer itself would end without a word."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("Interrupted. What was published is kept; see --resume.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="fedkim",
+    cls=_Interruptible,
     help="Federated knowledge injection into medical foundation models, on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -48,8 +66,6 @@ app.add_typer(compare.app, name="compare")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(bundle.app, name="bundle")
-
-INTERRUPTED = 130
 
 
 @app.callback()
@@ -74,9 +90,6 @@ def main() -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"[bold red]Error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. What was published is kept; see --resume.")
-        sys.exit(INTERRUPTED)
 
 
 def _quiet_libraries() -> None:

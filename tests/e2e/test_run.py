@@ -90,9 +90,12 @@ def abort(_: Run, out: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("end", [interrupt, abort])
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(interrupt, "Interrupted. What was published is kept"), (abort, "was aborted")],
+)
 def test_a_run_that_is_ended_keeps_what_was_published(
-    end: Callable[[Run, Path], None], tiny_root: str, tmp_path: Path
+    end: Callable[[Run, Path], None], told: str, tiny_root: str, tmp_path: Path
 ) -> None:
     run = start(tmp_path / "run", root=tiny_root)
     published = tmp_path / "run/rounds/0000/aggregated/manifest.json"
@@ -100,6 +103,7 @@ def test_a_run_that_is_ended_keeps_what_was_published(
     end(run, tmp_path / "run")
     said = run.finish(exit_code=130, timeout_s=60)
     assert "Traceback" not in said
+    assert said.count(told) == 1
     assert published.exists()
 
 
