@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,8 @@ Overrides = Annotated[
     typer.Option("--set", help="Override one value: a.b=value. May be repeated.", metavar="A.B=V"),
 ]
 Variant = Annotated[
-    str, typer.Option(help="Which of the paper's variants to run: see docs/method.md.")
+    str | None,
+    typer.Option(help="Which of the paper's variants to run: see docs/method.md. Default: fedkim."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 BundleUrl = Annotated[str, typer.Argument(help="A bundle's folder, any fsspec URL.")]
@@ -33,4 +35,24 @@ def require_place(path: Path | None, option: str) -> None:
             f"{str(path)!r} cannot be written.",
             f"{option} names a file in a folder that is there.",
             "Make the folder, or name another file.",
+        )
+
+
+def refuse_another_recipe(
+    overrides: Sequence[str], variant: str | None, recipe: str | None = None
+) -> None:
+    """Refuse what would change the recipe of a run that goes on with its own.
+
+    Raises:
+        RecipeError: a recipe, an override or a variant was given.
+    """
+    sets = [f"--set {override}" for override in overrides]
+    given = [recipe, *sets, f"--variant {variant}" if variant else None]
+    if named := " ".join(filter(None, given)):
+        from fedkim_ray.errors import RecipeError
+
+        raise RecipeError(
+            f"A run that is there was given {named!r}.",
+            "It keeps the recipe that it began with.",
+            "Leave that out, or start another run without --resume in a folder of its own.",
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedkim_ray.cli.options import AsJson, Overrides, Variant
+from fedkim_ray.cli.options import AsJson, Overrides, Variant, refuse_another_recipe
 
 if TYPE_CHECKING:
     from fedkim_ray.config import Recipe
@@ -24,7 +24,7 @@ def run(
         typer.Option(help="Folder of the run, any fsspec URL. Default: runs/<recipe>-<variant>."),
     ] = None,
     overrides: Overrides = None,
-    variant: Variant = "fedkim",
+    variant: Variant = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or start it there.")
     ] = False,
@@ -68,37 +68,42 @@ def run(
 
 
 def _open_run(
-    recipe: str | None, out: str | None, overrides: list[str], variant: str, resume: bool
+    recipe: str | None, out: str | None, overrides: list[str], variant: str | None, resume: bool
 ) -> "RunFolder":
     from fedkim_ray.errors import RecipeError
     from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.run_folder import RunFolder
 
-    if recipe is None and not (resume and out):
+    if recipe is None and resume and out:
+        refuse_another_recipe(overrides, variant)
+        return RunFolder.open(out)
+    if recipe is None:
         raise RecipeError(
             "No recipe was named.",
             "`fedkim run RECIPE` starts a run; `fedkim run --resume --out DIR` goes on with one.",
             "See `fedkim recipes` for the packaged ones.",
         )
-    loaded = load_recipe(recipe, overrides, variant) if recipe else None
-    url = out or (f"runs/{loaded.name}-{loaded.variant}" if loaded else "")
-    if resume and (loaded is None or RunFolder.is_at(url)):
+    loaded = load_recipe(recipe, overrides, variant or "fedkim")
+    url = out or f"runs/{loaded.name}-{loaded.variant}"
+    if resume and RunFolder.is_at(url):
         return RunFolder.open(url, loaded)
-    assert loaded is not None
     from fedkim_ray.pipeline import plan_run
 
     plan_run(loaded)  # refuse before anything is written
     return RunFolder.create(url, loaded)
 
 
-def _load(recipe: str | None, out: str | None, overrides: list[str], variant: str) -> "Recipe":
+def _load(
+    recipe: str | None, out: str | None, overrides: list[str], variant: str | None
+) -> "Recipe":
     """Return the named recipe, or that of the run in ``out``."""
     from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.run_folder import RunFolder
 
     if recipe is None:
+        refuse_another_recipe(overrides, variant)
         return RunFolder.open(out or "").recipe
-    return load_recipe(recipe, overrides, variant)
+    return load_recipe(recipe, overrides, variant or "fedkim")
 
 
 def recipes(as_json: AsJson = False) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedkim_ray.cli.options import AsJson, Overrides, Variant
+from fedkim_ray.cli.options import AsJson, Overrides, Variant, refuse_another_recipe
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -45,7 +45,7 @@ def submit(
         typer.Option(help="Folder of the run as the cluster sees it: a URL or an absolute path."),
     ] = None,
     overrides: Overrides = None,
-    variant: Variant = "fedkim",
+    variant: Variant = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     wait: Wait = False,
     score: Score = True,
@@ -58,8 +58,10 @@ def submit(
     """
     from fedkim_ray.recipe_files import load_recipe
 
-    url = _cluster_url(out)
-    loaded = None if resume else load_recipe(_named(recipe), overrides or [], variant)
+    url, sets = _cluster_url(out), overrides or []
+    if resume:
+        refuse_another_recipe(sets, variant, recipe)
+    loaded = None if resume else load_recipe(_named(recipe), sets, variant or "fedkim")
     client = _connect(address)
     from fedkim_ray.ray_jobs import resume_run, submit_run
 

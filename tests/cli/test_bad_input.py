@@ -42,6 +42,9 @@ def refused(done: subprocess.CompletedProcess[str], names: str) -> None:
         (["run", "tiny", "--set", "injection.zero_stage=4"], "injection.zero_stage"),
         (["run", "tiny", "--set", "data.root=nowhere"], "no data root at"),
         (["run", "--resume", "--out", "nowhere"], "no run at"),
+        (["run", "--resume", "--out", "there", "--set", "seed=9"], "given '--set seed=9'"),
+        (["run", "--resume", "--out", "there", "--variant", "fedkim"], "given '--variant fedkim'"),
+        (["run", "--dry-run", "--out", "there", "--set", "seed=9"], "given '--set seed=9'"),
         (["bundle", "verify", "nowhere"], "no published bundle"),
     ],
 )

@@ -65,6 +65,8 @@ def test_what_would_stop_a_run_is_told_before_anything_is_reached(tmp_path: Path
         ("submit", "tiny"): "--out is None",
         ("submit", "--out", "/shared/run"): "No recipe was named",
         ("submit", "tinny", "--out", "/shared/run"): "no recipe 'tinny'",
+        ("submit", "tiny", "--resume", "--out", "/run"): "was given 'tiny'",
+        ("submit", "--resume", "--out", "/run", "--set", "seed=9"): "was given '--set seed=9'",
     }
     for arguments, names in told.items():
         done = fedkim(*arguments, cwd=tmp_path)
