@@ -80,7 +80,12 @@ def difference_rows(differences: Sequence[TaskDifference]) -> list[dict[str, obj
 def print_differences(
     differences: Sequence[TaskDifference], name_a: str, name_b: str, console: Console
 ) -> None:
-    """Print the comparison; a difference whose interval holds 0 is said to be undecided."""
+    """Print the comparison; a difference whose interval holds 0 is said to be undecided.
+
+    Two of one name are told apart as (a) and (b).
+    """
+    if name_a == name_b:
+        name_a, name_b = f"{name_a} (a)", f"{name_b} (b)"
     table = Table(title=f"{name_a} minus {name_b}, paired bootstrap 95 % intervals")
     for column in ("task", "role", "metric", "questions", name_a, name_b, "difference", "ahead"):
         table.add_column(column, no_wrap=column == "task")

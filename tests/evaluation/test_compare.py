@@ -103,3 +103,13 @@ def test_terminal_and_json_say_the_same() -> None:
     sink = io.StringIO()
     print_differences(differences, "fedkim", "base", Console(file=sink, width=160))
     assert "+1.000 [+1.000, +1.000]" in sink.getvalue()
+
+
+def test_two_of_one_name_are_told_apart() -> None:
+    sink = io.StringIO()
+    differences = compare(yes_no_table(WRONG), yes_no_table(RIGHT), 20)
+    print_differences(differences, "fedkim", "fedkim", Console(file=sink, width=160))
+    assert "fedkim (a) minus fedkim (b)" in sink.getvalue()
+    (row,) = [line for line in sink.getvalue().splitlines() if "covid19" in line]
+    assert "fedkim (b)" in row  # ahead
+    assert "fedkim (a)" not in row
