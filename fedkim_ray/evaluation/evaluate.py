@@ -9,7 +9,7 @@ import pyarrow as pa
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
-from fedkim_ray.data.loading import SampleSet, load_samples
+from fedkim_ray.data.loading import SampleSet, load_samples, require_task
 from fedkim_ray.data.root import read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError, RecipeError
@@ -114,7 +114,7 @@ def load_questions(
 
     Raises:
         DataError: the root or a task's test data are absent, empty, not on the card or of another
-            specification.
+            specification, or a row is of another task than its folder.
         RecipeError: ``wanted`` names a task that is not in ``known``.
     """
     card = read_card(root)
@@ -130,6 +130,8 @@ def load_questions(
     require_listed(root, card, *(f"test/{t}" for t in chosen))
     places = {t: root / "test" / t for t in chosen}
     whole = {t: load_samples(place, spec, modalities=()) for t, place in places.items()}
+    for task, samples in whole.items():
+        require_task(samples, task, places[task])
     if not sum(map(len, whole.values())):
         raise DataError(
             f"The data root {root.url!r} has no test questions of these tasks.",

@@ -1,6 +1,7 @@
 """A whole evaluation of a tiny bundle."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,17 @@ def test_one_task_read_by_its_words(bundle: LoadedBundle, tiny_root: str) -> Non
 def test_an_unknown_task_is_refused(bundle: LoadedBundle, tiny_root: str) -> None:
     with pytest.raises(RecipeError, match=r"\['gout'\] are not known.*lung_opacity"):
         evaluate_bundle(bundle, Folder.at(tiny_root), CONFIG, ["gout"])
+
+
+def test_a_question_of_another_task_is_refused(
+    bundle: LoadedBundle, tiny_root: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
+    shutil.copy(root / "test/sepsis/part-0.parquet", root / "test/mortality/part-1.parquet")
+    message = r"Row 48 of '.*test/mortality', column 'task'.*belong to 'mortality'"
+    with pytest.raises(DataError, match=message):
+        evaluate_bundle(bundle, Folder.at(root), CONFIG, ["mortality"])
 
 
 def test_a_missing_data_root_is_refused(bundle: LoadedBundle, tmp_path: Path) -> None:
