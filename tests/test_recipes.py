@@ -12,7 +12,9 @@ def test_the_papers_recipe_has_the_papers_figures() -> None:
     assert (injection.batch_size, injection.gradient_clip) == (16, 1.0)
     local = recipe.federation.local
     assert (recipe.federation.rounds, local.epochs, local.batch_size, local.lr) == (10, 1, 64, 1e-4)
-    assert recipe.federation.strategy.model_dump() == {"name": "fedprox", "mu": 1e-6}
+    assert recipe.federation.strategy.model_dump() == {"name": "fedavg"}
+    fedprox = load_recipe("paper", variant="fedkim_fedprox").federation.strategy
+    assert fedprox.model_dump() == {"name": "fedprox", "mu": 1e-6}
     assert recipe.encoders.image.dim == 192
     assert recipe.encoders.groups == {"icu": ("lab", "vital", "input", "output")}
     assert recipe.evaluation.bootstrap_samples == 1000
