@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedkim_ray.data.readers.recordings import Recording, fit_recording, to_millivolts
+from fedkim_ray.data.readers.recordings import (
+    Recording,
+    fit_recording,
+    require_possible_rate,
+    to_millivolts,
+)
 from fedkim_ray.data.schema import SignalSpec
 from serve.ecg_files import read_ecg_file
 from serve.errors import FieldError
@@ -25,7 +30,7 @@ def ecg_array(ecg: Ecg, spec: SignalSpec, limits: Limits, path: str) -> np.ndarr
 
     Raises:
         FieldError: a file cannot be read, a lead is missing, unknown or doubled, rows differ in
-            length, or the recording is too short, too long or out of range.
+            length, or the recording is too short, too long or out of range, or its rate is.
     """
     if ecg.file is not None:
         recording, place = read_ecg_file(ecg, ecg.file, limits, path), f"{path}.file"
@@ -34,6 +39,8 @@ def ecg_array(ecg: Ecg, spec: SignalSpec, limits: Limits, path: str) -> np.ndarr
         recording, place = _from_rows(ecg, limits, path), f"{path}.data"
         _require_leads(recording.leads, spec, f"{path}.leads", strict=True)
     with refusing(place):
+        require_possible_rate(recording.rate_hz)
+        _require_short(recording, spec, limits, place)
         return fit_recording(recording, spec)
 
 
@@ -55,6 +62,19 @@ def _from_rows(ecg: Ecg, limits: Limits, path: str) -> Recording:
     raise FieldError(
         f"{path}.data has {came}.", f"Expected {expected}.", "Correct it.", f"{path}.data"
     )
+
+
+def _require_short(recording: Recording, spec: SignalSpec, limits: Limits, path: str) -> None:
+    """Refuse a recording that would have too many samples at the model's rate."""
+    seconds = recording.signal_CT.shape[1] / recording.rate_hz
+    if seconds * spec.sampling_rate_hz > limits.signal_samples:
+        raise FieldError(
+            f"{path} is too long a recording.",
+            f"At most {limits.signal_samples} samples a lead are read, as sent and at the model's "
+            f"{spec.sampling_rate_hz:g} Hz.",
+            "Send a part of it.",
+            path,
+        )
 
 
 def _require_leads(leads: Sequence[str], spec: SignalSpec, path: str, strict: bool) -> None:

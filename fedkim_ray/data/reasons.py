@@ -65,6 +65,11 @@ REASONS: Mapping[str, Reason] = {
         "It lasts at least a second.",
         "Leave it out.",
     ),
+    "rate_impossible": Reason(
+        "A recording's sampling rate is none that an ECG has.",
+        "It lies between 10 and 10000 samples a second.",
+        "Correct it.",
+    ),
     "lead_missing": Reason(
         "A recording lacks a lead.",
         "It has every lead of the data's specification.",

@@ -102,6 +102,8 @@ BESIDE = {"leads": ["I", "II"], "sampling_rate_hz": 100}
             "too large",
         ),
         (ecg("wfdb", b"", HEADER.replace(b"r.dat", b"../x")), "ecg.file.data", "leads out"),
+        (ecg("wfdb", b"\0" * 800, HEADER.replace(b" 100 ", b" 0.1 ")), "ecg.file", "sampling rate"),
+        (ecg("wfdb", b"\0" * 800, HEADER.replace(b" 100 ", b" 2e9 ")), "ecg.file", "sampling rate"),
         (ecg("wfdb", b"", b"r/2 2 100 200\na 100\nb 100\n"), "ecg.file.data", "cannot be decoded"),
         (ecg("wfdb", b"", b"\xff" * 50), "ecg.file.data", "cannot be decoded"),
         (ecg("dicom", b"\0" * 128 + b"DICM"), "ecg.file.data", "cannot be decoded"),
@@ -118,6 +120,14 @@ def test_a_long_recording_is_refused() -> None:
     few = Limits(signal_samples=150)
     with pytest.raises(FieldError, match="At most 150 samples"):
         ecg_array(ecg("npy", npy(SIGNAL_CT), **BESIDE), SPEC, few, "ecg")
+
+
+def test_a_recording_that_is_long_at_the_models_rate_is_refused() -> None:
+    slow = BESIDE | {"sampling_rate_hz": 50}  # 200 samples are 400 at 100 Hz
+    assert ecg_array(ecg("npy", npy(SIGNAL_CT), **slow), SPEC, LIMITS, "ecg").shape == (2, 200)
+    with pytest.raises(FieldError, match=r"At most 399 samples.*100 Hz") as caught:
+        ecg_array(ecg("npy", npy(SIGNAL_CT), **slow), SPEC, Limits(signal_samples=399), "ecg")
+    assert caught.value.field == "ecg.file"
 
 
 @pytest.mark.parametrize("body", [{}, {"data": [[1.0]]}, {"data": [[1.0]], "file": {}}])

@@ -18,6 +18,8 @@ MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1
 MAX_MILLIVOLTS = 1000.0
 """Beyond this the unit is wrong: a surface ECG has a few millivolts."""
 MIN_SECONDS = 1.0
+MIN_RATE_HZ, MAX_RATE_HZ = 10, 10_000
+"""Beyond these the rate is wrong, and resampling by it could take any amount of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +57,11 @@ def fit_recording(recording: Recording, spec: SignalSpec) -> np.ndarray:
     A longer recording is cut at its end, a shorter one is followed by zeros.
 
     Raises:
-        RowRejectedError: a lead is missing, a value is not finite or far too large, or the
-            recording is too short.
+        RowRejectedError: a lead is missing, the sampling rate is impossible, a value is not finite
+            or far too large, or the recording is too short.
     """
     signal = recording.signal_CT[_lead_rows(recording.leads, spec.leads)]
+    require_possible_rate(recording.rate_hz)
     if signal.shape[1] < MIN_SECONDS * recording.rate_hz:
         raise rejected("signal_too_short")
     if not np.isfinite(signal).all():
@@ -66,6 +69,16 @@ def fit_recording(recording: Recording, spec: SignalSpec) -> np.ndarray:
     if np.abs(signal).max() > MAX_MILLIVOLTS:
         raise rejected("unit_wrong")
     return fit_length(resample(signal, recording.rate_hz, spec.sampling_rate_hz), spec.num_samples)
+
+
+def require_possible_rate(rate_hz: float) -> None:
+    """Refuse a sampling rate that no electrocardiogram has, NaN among them.
+
+    Raises:
+        RowRejectedError: it is one.
+    """
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise rejected("rate_impossible")
 
 
 def _lead_rows(came: Sequence[str], wanted: Sequence[str]) -> list[int]:

@@ -54,3 +54,8 @@ def test_what_cannot_be_an_ecg_is_rejected() -> None:
     assert reason(recording(np.full((2, 200), np.nan))) == "not_finite"
     assert reason(recording(np.full((2, 200), np.inf))) == "not_finite"
     assert reason(recording(np.full((2, 200), 1500.0))) == "unit_wrong"
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, 0.1, 10_001.0, -100.0, float("nan"), float("inf")])
+def test_a_rate_that_no_ecg_has_is_rejected(rate_hz: float) -> None:
+    assert reason(recording(np.ones((2, 200)), rate=rate_hz)) == "rate_impossible"
