@@ -8,7 +8,8 @@ from fedkim_ray.injection.aligner import Aligner
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.prompt import prompt_text
 from serve.engine import EngineRequest
-from serve.errors import FieldError
+from serve.errors import FieldError, ServingError
+from serve.prompting import broken
 
 NO_LIMIT = 1 << 30
 """Positions of a base model that names none."""
@@ -28,10 +29,13 @@ class PositionBudget:
             self.positions - fixed - sum(feature_positions(model, g) for g in model.aligners)
         )
 
-    def problem(self, request: EngineRequest, num_new: int) -> FieldError | None:
-        """Return what is wrong with a question's length; None where it fits."""
+    def problem(self, request: EngineRequest, num_new: int) -> ServingError | None:
+        """Return what is wrong with a question's text; None where it fits."""
         words = prompt_text(request.example.question, request.example.text)
-        num_words = len(self._ids(words))
+        try:
+            num_words = len(self._ids(words))
+        except Exception as error:  # a text that no tokenizer reads fails alone
+            return broken(error)
         if num_words + num_new <= self.most:
             return None
         return FieldError(

@@ -25,7 +25,7 @@ from fedkim_ray.metric_names import (
 from serve.answer_row import AnswerRow
 from serve.choosing import task_label
 from serve.kv_cache import join_caches, keep_rows, new_cache, pad_front
-from serve.prompting import end_tokens
+from serve.prompting import broken, end_tokens
 from serve.sampling import choose_tokens
 
 
@@ -101,11 +101,19 @@ class RunningBatch:
         return self.model.head(hidden_BE, rows).float()
 
     def _hand_out(self, rows: Sequence[AnswerRow], logits_BV: Tensor) -> Tensor:
-        """Choose each row's token, tell its words, and return the tokens (B,)."""
-        tokens_B = choose_tokens(logits_BV, [row.draw for row in rows])
+        """Choose each row's token, tell its words, and return the tokens (B,).
+
+        A row that this fails for ends with an error, and the others go on.
+        """
+        tokens_B, failures = choose_tokens(logits_BV, [row.draw for row in rows])
         tokens = tokens_B.tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            row.take(None if token in self._ends else token)
+        for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            try:
+                if place in failures:
+                    raise failures[place]
+                row.take(None if token in self._ends else token)
+            except Exception as error:
+                row.fail(broken(error))
         telemetry.inc(TOKENS, sum(token not in self._ends for token in tokens))
         return tokens_B
 

@@ -3,7 +3,7 @@
 Shape letters: B rows, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,20 +24,36 @@ class Draw:
             self.generator.manual_seed(sampling.seed)
 
     def draw(self, logits_V: Tensor) -> Tensor:
-        """Return one token, drawn at this row's temperature from its most likely ones."""
-        p_V = (logits_V.cpu() / self.temperature).softmax(-1)
+        """Return one token, drawn at this row's temperature from its most likely ones.
+
+        Raises:
+            RuntimeError: the logits are no numbers to draw by.
+        """
+        nats_V = logits_V.cpu().double()
+        # Below the largest, which becomes 0: no temperature makes that overflow.
+        p_V = ((nats_V - nats_V.max()) / self.temperature).softmax(-1).float()
         if self.top_p < 1.0:
             p_V = nucleus(p_V, self.top_p)
         return torch.multinomial(p_V, 1, generator=self.generator)[0]
 
 
-def choose_tokens(logits_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Return one token a row, (B,) int64: the most likely one where the temperature is 0."""
+def choose_tokens(
+    logits_BV: Tensor, draws: Sequence[Draw]
+) -> tuple[Tensor, Mapping[int, Exception]]:
+    """Choose one token a row: the most likely one where the temperature is 0.
+
+    Returns:
+        Tokens, (B,) int64, and by row what went wrong where none could be drawn.
+    """
     tokens_B = logits_BV.argmax(-1)
+    failures: dict[int, Exception] = {}
     for row, draw in enumerate(draws):
         if draw.temperature > 0.0:
-            tokens_B[row] = draw.draw(logits_BV[row])
-    return tokens_B
+            try:
+                tokens_B[row] = draw.draw(logits_BV[row])
+            except Exception as error:
+                failures[row] = error
+    return tokens_B, failures
 
 
 def nucleus(p_V: Tensor, top_p: float) -> Tensor:

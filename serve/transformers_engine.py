@@ -118,6 +118,19 @@ class TransformersEngine:
     # ---- the loop's side --------------------------------------------------------------------
 
     def _loop(self) -> None:
+        """Answer until the engine is closed; however that ends, nobody waits for it in vain."""
+        try:
+            self._answer_all()
+        except Exception as error:
+            broken(error)
+        finally:
+            ended = NotReadyError(
+                "The engine's loop has ended.", "It answers while it runs.", "Ask again later."
+            )
+            self._room.refuse_all(ended)
+            self._running.fail(ended)
+
+    def _answer_all(self) -> None:
         telemetry.set_gauge(
             BUNDLE_INFO, 1, model=self.facts.name, bundle_version=self.facts.version
         )
@@ -129,7 +142,6 @@ class TransformersEngine:
             self._step()
             telemetry.set_gauge(QUEUE_LENGTH, len(self._room))
             telemetry.set_gauge(RUNNING, len(self._running))
-        self._refuse_the_rest()
 
     def _score_waiting(self) -> None:
         fitting = []
@@ -208,15 +220,6 @@ class TransformersEngine:
             self._running.step()
         except Exception as error:
             self._running.fail(broken(error))
-
-    def _refuse_the_rest(self) -> None:
-        ended = NotReadyError("The engine was closed.", "It answers while it runs.", "Ask again.")
-        for job in self._room.take_scores(len(self._room)):
-            job.answer.set_exception(ended)
-        while streams := self._room.take_streams(self.max_batch):
-            for stream in streams:
-                stream.tell(ended)
-        self._running.fail(ended)
 
 
 def _observe_waits(jobs: Sequence[ScoreJob | StreamJob]) -> None:

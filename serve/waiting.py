@@ -19,6 +19,11 @@ class ScoreJob:
     answer: "Future[Scored]" = field(default_factory=Future)
     arrived: float = field(default_factory=time.perf_counter)
 
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, where it has no answer yet."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
 
 @dataclass(slots=True)
 class StreamJob:
@@ -46,6 +51,9 @@ class WaitingRoom:
         self._change = threading.Condition()
         self._scores: deque[ScoreJob] = deque()
         self._streams: deque[StreamJob] = deque()
+        self._taken_scores: list[ScoreJob] = []
+        self._taken_streams: list[StreamJob] = []
+        """Those taken out last: who takes more is done with the ones before."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -84,7 +92,8 @@ class WaitingRoom:
             self._change.notify()
 
     def wait(self) -> None:
-        """Block until somebody waits or the room is closed."""
+        """Block until somebody waits or the room is closed; who waits is done with whom it took."""
+        self._taken_scores, self._taken_streams = [], []
         with self._change:
             self._change.wait_for(lambda: len(self) or self._closed)
 
@@ -92,16 +101,26 @@ class WaitingRoom:
         """Take out the first yes/no questions whose askers are still there."""
         with self._change:
             first = [self._scores.popleft() for _ in range(min(most, len(self._scores)))]
-        return [job for job in first if job.answer.set_running_or_notify_cancel()]
+        self._taken_scores = [job for job in first if job.answer.set_running_or_notify_cancel()]
+        return self._taken_scores
 
     def take_streams(self, most: int) -> list[StreamJob]:
         """Take out the first questions to generate for whose askers are still there."""
         with self._change:
             first = [self._streams.popleft() for _ in range(min(most, len(self._streams)))]
-        return [job for job in first if not job.cancelled.is_set()]
+        self._taken_streams = [job for job in first if not job.cancelled.is_set()]
+        return self._taken_streams
 
     def close(self) -> None:
         """Let nobody in any more and wake the loop."""
         with self._change:
             self._closed = True
             self._change.notify_all()
+
+    def refuse_all(self, error: Exception) -> None:
+        """Close, and end with an error all who wait and those taken out last without an answer."""
+        self.close()
+        for score in (*self._taken_scores, *self.take_scores(len(self._scores))):
+            score.fail(error)
+        for stream in (*self._taken_streams, *self.take_streams(len(self._streams))):
+            stream.tell(error)

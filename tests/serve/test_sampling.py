@@ -21,7 +21,21 @@ def test_each_row_follows_its_own_rule() -> None:
     greedy = Draw(Sampling())
     narrow = Draw(Sampling(temperature=2.0, top_p=0.01, seed=1))
     cold = Draw(Sampling(temperature=1e-3, seed=1))
-    assert choose_tokens(logits, [greedy, narrow, cold]).tolist() == [1, 1, 1]
+    tokens, failures = choose_tokens(logits, [greedy, narrow, cold])
+    assert (tokens.tolist(), failures) == ([1, 1, 1], {})
+
+
+@pytest.mark.parametrize("temperature", [6e-38, 5e-324])
+def test_the_lowest_temperatures_take_the_most_likely_token(temperature: float) -> None:
+    draw = Draw(Sampling(temperature=temperature, seed=1))
+    assert int(draw.draw(100 * P.log())) == 1
+
+
+def test_a_row_that_cannot_be_drawn_leaves_the_others_alone() -> None:
+    logits = torch.stack([P.log(), torch.full((3,), float("nan")), P.log()])
+    draws = [Draw(Sampling(temperature=t, seed=1)) for t in (0.0, 1.0, 1e-3)]
+    tokens, failures = choose_tokens(logits, draws)
+    assert (tokens[0], tokens[2], list(failures)) == (1, 1, [1])
 
 
 def test_draws_follow_the_probabilities_and_a_seed_repeats_them() -> None:

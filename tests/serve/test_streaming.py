@@ -17,10 +17,10 @@ def test_a_client_that_goes_away_stops_its_answer(
 ) -> None:
     made: list[int] = []
 
-    def endless(logits_BV: torch.Tensor, draws: list[object]) -> torch.Tensor:
+    def endless(logits_BV: torch.Tensor, draws: list[object]) -> tuple[torch.Tensor, dict]:
         time.sleep(TOKEN_S)
         made.append(len(draws))
-        return torch.full((len(draws),), 300)
+        return torch.full((len(draws),), 300), {}
 
     monkeypatch.setattr("serve.running_batch.choose_tokens", endless)
     found = httpx.get(f"{server_url}/v1/samples/slake_vqa-0").json()["input"]

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
@@ -12,6 +13,7 @@ from serve.choosing import described_task
 from serve.encoding import FeatureEncoder
 from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
 from serve.errors import FieldError, NotReadyError, OverloadedError
+from serve.sampling import Draw
 from serve.transformers_engine import TransformersEngine
 
 
@@ -195,3 +197,73 @@ def test_a_full_waiting_room_refuses_and_a_closed_engine_says_so(
         asyncio.run(small.score([good]))
     with pytest.raises(NotReadyError):
         asyncio.run(small.describe())
+
+
+def test_a_text_that_no_tokenizer_reads_fails_alone(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    good = next(r for r in requests if r.task.kind == "yes_no")
+    half = replace(good, example=replace(good.example, text="\ud800"))
+
+    async def ask() -> None:
+        scored, broken, stream = await asyncio.gather(
+            engine.score([good]), engine.score([half]), whole(engine, half), return_exceptions=True
+        )
+        assert not isinstance(scored, BaseException)
+        assert isinstance(broken, NotReadyError)
+        assert isinstance(stream, NotReadyError)
+        assert len(await engine.score([good])) == 1
+
+    asyncio.run(ask())
+
+
+def test_a_row_whose_token_cannot_be_drawn_fails_alone(
+    engine: TransformersEngine, requests: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Draw.draw
+
+    def fail_when_hot(self: Draw, logits_V: torch.Tensor) -> torch.Tensor:
+        return draw(self, logits_V * (float("nan") if self.temperature == 2.0 else 1.0))
+
+    monkeypatch.setattr(Draw, "draw", fail_when_hot)
+    warm, hot = (
+        replace(requests[-1], sampling=Sampling(max_new_tokens=8, temperature=t, seed=1))
+        for t in (1.0, 2.0)
+    )
+
+    async def ask() -> None:
+        alone = await whole(engine, warm)
+        said, failed = await asyncio.gather(
+            whole(engine, warm), whole(engine, hot), return_exceptions=True
+        )
+        assert isinstance(failed, NotReadyError)
+        assert not isinstance(said, BaseException)
+        assert text_of(said) == text_of(alone)
+
+    asyncio.run(ask())
+
+
+def test_when_the_loop_dies_nobody_hangs_and_the_engine_is_unwell(
+    bundle_url: str, requests: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(load_bundle(bundle_url))
+    good = next(r for r in requests if r.task.kind == "yes_no")
+
+    def die(_jobs: object) -> None:
+        raise MemoryError
+
+    async def ask() -> None:
+        stream = engine.generate(replace(requests[-1], sampling=Sampling(max_new_tokens=400)))
+        await anext(stream)
+        monkeypatch.setattr("serve.transformers_engine._observe_waits", die)
+        async with asyncio.timeout(10):
+            with pytest.raises(NotReadyError):  # taken out, and not answered yet
+                await engine.score([good])
+            with pytest.raises(NotReadyError):  # under way
+                text_of([piece async for piece in stream])
+            with pytest.raises(NotReadyError):  # comes too late
+                await whole(engine, requests[-1])
+
+    asyncio.run(ask())
+    with pytest.raises(NotReadyError, match="has ended"):
+        engine.require_alive()
