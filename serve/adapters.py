@@ -6,6 +6,7 @@ and modalities needs one such folder: the bundle's experts folded by the pair's 
 
 import asyncio
 import hashlib
+import json
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,8 +31,8 @@ def adapter_key(task: Task, example: Example) -> str:
 
     Routing depends on the task's description and on the modalities that the example carries.
     """
-    carried = sorted({*example.arrays, *(("text",) if example.text else ())})
-    return hashlib.sha256("\n".join((task.description, *carried)).encode()).hexdigest()[:16]
+    depends_on = json.dumps([task.description, example.carried])
+    return hashlib.sha256(depends_on.encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)

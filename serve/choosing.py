@@ -4,6 +4,7 @@ Yes/no tasks are answered by label probabilities, all others by generated words.
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,18 +48,19 @@ def choose_task(
 
     Args:
         tasks: The bundle's tasks.
-        named: The request's ``task``: an id, a description of a new task, or None.
+        named: The request's ``task``: an id, a description of a new task, or None; blank is none.
         modalities: Encoded modalities that the request carries.
         question: What is asked.
 
     Raises:
         UnknownNameError: ``named`` looks like an id and is none.
     """
-    if named is None:
+    named = (named or "").strip()
+    if not named:
         return Choice(infer_task(tasks, modalities, question), True)
-    if ID.fullmatch(named.strip()):
-        return Choice(known_task(tasks, named.strip()), False)
-    return Choice(described_task(named.strip(), modalities, question), False)
+    if ID.fullmatch(named):
+        return Choice(known_task(tasks, named), False)
+    return Choice(described_task(named, modalities, question), False)
 
 
 def known_task(tasks: Mapping[TaskId, Task], task_id: str) -> Task:
@@ -79,7 +81,8 @@ def known_task(tasks: Mapping[TaskId, Task], task_id: str) -> Task:
 
 def described_task(description: str, modalities: Sequence[Modality], question: str) -> Task:
     """Return a task that routes by ``description``; it is forgotten after its answer."""
-    digest = hashlib.sha256(f"{description}\n{question}".encode()).hexdigest()[:12]
+    told = json.dumps([description, question])
+    digest = hashlib.sha256(told.encode()).hexdigest()[:12]
     first_word = question.split()[0].lower() if question.split() else ""
     return Task(
         id=DESCRIBED + digest,

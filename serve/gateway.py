@@ -12,8 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedkim_ray import telemetry
-from fedkim_ray.data.loading import Example
-from fedkim_ray.data.modalities import MODALITIES
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.metric_names import EXPERT_WEIGHT, ROUTING_ENTROPY
 from fedkim_ray.types import Modality, Task, TaskId
@@ -136,7 +134,7 @@ class Gateway:
                 request=EngineRequest(
                     task=task, example=p.example, features=p.features, sampling=sampling
                 ),
-                modalities=_read_modalities(p.example),
+                modalities=p.example.carried,
             )
             for p in prepared
         ]
@@ -258,11 +256,6 @@ def entropy_nats(weights: Sequence[float]) -> float:
 def new_answer_id() -> str:
     """Return an id as OpenAI's answers have one."""
     return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-def _read_modalities(example: Example) -> tuple[Modality, ...]:
-    carried = (*example.arrays, *(("text",) if example.text else ()))
-    return tuple(m for m in MODALITIES if m in carried)
 
 
 def raw_input(patient: PatientInput, path: str) -> RawInput:

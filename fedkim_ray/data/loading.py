@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fedkim_ray.data.mapped import gather
-from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.modalities import MODALITIES, SERIES
 from fedkim_ray.data.sample_files import column_names, stream_sample_rows, stream_samples
 from fedkim_ray.data.schema import (
     DataSpec,
@@ -54,6 +54,12 @@ class Example:
     arrays: Mapping[Modality, np.ndarray]
     observed: Mapping[Modality, np.ndarray]
     """For each time series, (H, F) bool: what was measured."""
+
+    @property
+    def carried(self) -> tuple[Modality, ...]:
+        """Modalities that it carries, in the fixed order; a question in words alone is text."""
+        came = (*self.arrays, *(("text",) if self.text else ()))
+        return tuple(m for m in MODALITIES if m in came) or ("text",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from fedkim_ray.config import EncodersConfig, InjectionConfig
 from fedkim_ray.data.loading import Batch, Example, ModalityRows
-from fedkim_ray.data.modalities import DESCRIPTIONS, MODALITIES
+from fedkim_ray.data.modalities import DESCRIPTIONS
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import Encoded, LightModel
 from fedkim_ray.injection.attention import FUSED, choose_attention
@@ -112,8 +112,7 @@ class InjectedModel(nn.Module):
 
     def route_key(self, example: Example) -> RouteKey:
         """Return what the routing of ``example`` depends on."""
-        carried = (*example.arrays, *(("text",) if example.text else ()))
-        return example.task, tuple(m for m in MODALITIES if m in carried)
+        return example.task, example.carried
 
     def route(self, keys: Sequence[RouteKey]) -> Tensor:
         """Return expert weights (len(keys), P), float32.

@@ -1,6 +1,7 @@
 """From rows to batches, by numbers that a reader can check."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_examples_carry_what_their_rows_have(examples: list[Example]) -> None:
     assert examples[2].observed["vital"].tolist() == [[True, False]]
     assert examples[0].label == 0
     assert examples[0].text is None
+
+
+def test_a_question_in_words_alone_carries_text(examples: list[Example]) -> None:
+    image, _, vital, _ = examples
+    assert image.carried == ("image",)
+    assert replace(image, arrays={}).carried == ("text",)
+    both = replace(image, arrays={**vital.arrays, **image.arrays}, text="Cough.")
+    assert both.carried == ("image", "text", "vital")
 
 
 def test_collate_keeps_modalities_apart(examples: list[Example]) -> None:

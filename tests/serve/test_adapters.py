@@ -14,6 +14,7 @@ from fedkim_ray import telemetry
 from fedkim_ray.bundle.fold import fold
 from fedkim_ray.storage import Folder
 from serve.adapters import AdapterCompiler, AdapterShelf, adapter_key
+from serve.choosing import described_task
 from serve.engine import EngineRequest
 
 
@@ -169,6 +170,16 @@ def test_a_key_is_shared_where_routing_is(requests: list[EngineRequest]) -> None
     assert len(others) == len(requests) // 2
     asked_otherwise = first.task.model_copy(update={"question": "Is it so?"})
     assert adapter_key(asked_otherwise, first.example) == adapter_key(first.task, first.example)
+
+
+def test_no_description_has_another_pairs_key(requests: list[EngineRequest]) -> None:
+    image = next(r.example for r in requests if r.task.id == "lung_opacity")
+    words = replace(image, arrays={}, text="Cough.")
+    plain = described_task("Find it.", (), "Why?")
+    crafted = described_task("Find it.\nimage", (), "Why?")
+    keys = {adapter_key(t, e) for t in (plain, crafted) for e in (image, words)}
+    assert len(keys) == 4
+    assert adapter_key(plain, replace(words, text=None)) == adapter_key(plain, words)
 
 
 def test_the_compiler_writes_what_fold_gives(bundle_url: str, tmp_path: Path) -> None:

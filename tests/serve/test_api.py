@@ -143,6 +143,24 @@ def test_text_before_the_question_goes_to_the_model_as_text(client: TestClient) 
     assert facts["modalities"] == ["image", "text"]
 
 
+@pytest.mark.parametrize("task", ["", "Triage: say how soon a patient must be seen."])
+@pytest.mark.parametrize("question", ["What is a normal heart rate?", "Is a pulse of 200 normal?"])
+def test_a_question_in_words_alone_is_answered_whole_and_streamed(
+    client: TestClient, task: str, question: str
+) -> None:
+    words = [{"role": "user", "content": question}]
+    body = {"model": "tiny", "messages": words, "max_tokens": 8, "task": task}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    whole, facts = answer.json()["choices"][0]["message"]["content"], answer.json()["fedkim"]
+    assert facts["modalities"] == ["text"]
+    assert facts["task_inferred"] == (not task)
+    assert sum(facts["expert_weights"]) == pytest.approx(1.0)
+    stream = client.post("/v1/chat/completions", json=body | {"stream": True})
+    pieces = [e["choices"][0]["delta"].get("content", "") for e in events(stream.text)]
+    assert "".join(pieces) == whole
+
+
 def test_an_ecg_and_a_series_in_a_chat(client: TestClient) -> None:
     for task, part in (("ecg_abnormal", "ecg"), ("mortality", "series")):
         value = sample(client, f"{task}-0")[part]

@@ -4,7 +4,7 @@ import pytest
 
 from fedkim_ray.data.modalities import SERIES
 from fedkim_ray.data.tasks import task_table
-from serve.choosing import choose_task, infer_task, is_described
+from serve.choosing import choose_task, described_task, infer_task, is_described
 from serve.errors import UnknownNameError
 
 TASKS = task_table()
@@ -47,6 +47,16 @@ def test_a_named_task_is_taken_and_an_unknown_one_refused() -> None:
     assert (choice.task.id, choice.inferred) == ("sepsis", False)
     with pytest.raises(UnknownNameError, match=r"'sepis'.*lung_opacity"):
         choose_task(TASKS, "sepis", ["lab"], "")
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_blank_name_is_no_name(blank: str) -> None:
+    assert choose_task(TASKS, blank, ["lab"], "") == choose_task(TASKS, None, ["lab"], "")
+
+
+def test_described_tasks_of_other_words_have_other_ids() -> None:
+    one, other = described_task("A\nB", (), "C"), described_task("A", (), "B\nC")
+    assert one.id != other.id
 
 
 @pytest.mark.parametrize(
