@@ -70,7 +70,8 @@ class QuotaCheck:
     """ASGI middleware: refuses a key's requests beyond its quota before their bodies are read.
 
     A chat is one question. How many patients a prediction asks about stands in its body: its route
-    charges them, all or none, and a body that it never understood is charged as one.
+    charges them, all or none. A body that it never understood, or of more patients than the key may
+    ever ask about at once, is charged as one.
     """
 
     def __init__(self, app: ASGIApp, quota: Quota) -> None:
@@ -112,6 +113,7 @@ async def charge(quota: Quota, scope: Scope, num: int) -> None:
         log.warning("The rate limit's counter does not answer: %s.", type(error).__name__)
         return
     if math.isinf(wait_s):
+        del scope[CHARGED]  # the body counts as one question, so that asking is not free
         raise FieldError(
             f"The request asks {num} questions at once.",
             "A key's rate limit counts each patient of a request, and is smaller than that.",

@@ -68,6 +68,16 @@ def test_a_body_that_is_not_understood_counts_as_one_question(engine: Transforme
         assert [a.status_code for a in asked] == [400, 400, 429]
 
 
+def test_more_patients_than_a_key_may_ask_about_at_once_count_as_one_question(
+    engine: TransformersEngine,
+) -> None:
+    app = create_app(Gateway(engine), keys=TWO_KEYS, quota=MovingWindow("2/minute"))
+    with TestClient(app) as web:
+        body = {"inputs": [{}] * 3}
+        asked = [web.post(PREDICT, json=body, headers=as_("ward")) for _ in range(3)]
+        assert [a.status_code for a in asked] == [400, 400, 429]
+
+
 def test_a_counter_that_is_gone_stops_nobody(engine: TransformersEngine) -> None:
     with TestClient(create_app(Gateway(engine), quota=BrokenQuota())) as web:
         assert web.post(PREDICT, json={}).status_code == 400
