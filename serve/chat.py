@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from fedkim_ray.types import Modality
 from serve.engine import Sampling
 from serve.errors import FieldError
+from serve.field_types import Hourly
 from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.schemas import ChatRequest, Ecg, Hourly, Message, Part, TextPart
+from serve.schemas import ChatRequest, Ecg, Message, Part, TextPart
 
 DEFAULT_NEW_TOKENS = 64
 DICOM_URL = "data:application/dicom;base64,"

@@ -20,12 +20,17 @@ def error_body(error: ServingError) -> dict[str, Any]:
     """Return the JSON of an error."""
     return {
         "error": {
-            "message": str(error),
+            "message": _writable(str(error)),
             "type": error.kind,
-            "param": error.field or None,
+            "param": _writable(error.field) or None,
             "code": error.code,
         }
     }
+
+
+def _writable(text: str) -> str:
+    """Return a text as UTF-8 can write it: a name in the request may be half a character."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def error_response(error: ServingError) -> JSONResponse:
@@ -59,9 +64,10 @@ def handle_errors(app: FastAPI) -> None:
 
 def validation_error(problems: Sequence[Any], body: Any) -> FieldError:
     """Return pydantic's findings as one error that names the fields and no value."""
-    named = [(field_path(p["loc"], body, p["type"] == "missing"), p["msg"]) for p in problems]
-    told = "; ".join(f"{path or 'body'}: {message}" for path, message in named[:MAX_NAMED])
-    more = f" ({len(named)} problems in all)" if len(named) > MAX_NAMED else ""
+    first = problems[:MAX_NAMED]
+    named = [(field_path(p["loc"], body, p["type"] == "missing"), p["msg"]) for p in first]
+    told = "; ".join(f"{path or 'body'}: {message}" for path, message in named)
+    more = f" ({len(problems)} problems in all)" if len(problems) > MAX_NAMED else ""
     return FieldError(
         f"The request cannot be read: {told}{more}.",
         "Every field, its unit and its limits are described at /docs.",

@@ -13,9 +13,10 @@ from fedkim_ray.data.modalities import MODALITIES
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import Modality, Task
 from serve.errors import FieldError
+from serve.field_types import Hourly
 from serve.images import image_array
 from serve.limits import Limits
-from serve.schemas import Ecg, Hourly
+from serve.schemas import Ecg
 from serve.series import series_arrays
 from serve.signals import ecg_array
 

@@ -1,11 +1,16 @@
 """How much one request may ask for, and the guard that counts a body's bytes as they come."""
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedkim_ray.types import Frozen
 from serve.errors import TooLargeError
+from serve.field_types import MAX_HOURS, MAX_LISTED, MAX_SAMPLES
 from serve.http_errors import error_response
+
+MAX_NESTED = 1 << 20
+"""Lists and objects in one JSON body: an empty one has 2 bytes there, and 64 once it is read."""
 
 
 class Limits(Frozen):
@@ -21,15 +26,15 @@ class Limits(Frozen):
     """Seconds until an image from elsewhere is there."""
     image_pixels: PositiveInt = 25_000_000
     """Width times height of an image, read from its header before it is decoded."""
-    signal_samples: PositiveInt = 200_000
-    """Samples of one lead."""
-    series_hours: PositiveInt = 1000
+    signal_samples: PositiveInt = Field(200_000, le=MAX_SAMPLES)
+    """Samples of one lead, as it comes and at the model's rate."""
+    series_hours: PositiveInt = Field(1000, le=MAX_HOURS)
     """Values of one feature; the bundle's own number of hours is usually smaller."""
     text_chars: PositiveInt = 8000
     """Characters of all text of one question."""
-    inputs: PositiveInt = 64
+    inputs: PositiveInt = Field(64, le=MAX_LISTED)
     """Patients in one ``predict`` request."""
-    messages: PositiveInt = 64
+    messages: PositiveInt = Field(64, le=MAX_LISTED)
     """Messages of one chat."""
     new_tokens: PositiveInt = 512
     """Tokens generated at most."""
@@ -37,6 +42,11 @@ class Limits(Frozen):
     """Seconds from arrival to the last byte of the answer."""
     waiting: NonNegativeInt = 256
     """Requests that wait for one replica of the model; further ones get status 503."""
+
+
+def is_form(scope: Scope) -> bool:
+    """Whether a request's body is a form, which may hold files."""
+    return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
 
 
 class BodyLimit:
@@ -54,6 +64,9 @@ class BodyLimit:
         body = await self._read(scope, receive)
         if body is None:
             await error_response(self._too_large())(scope, receive, send)
+            return
+        if not is_form(scope) and body.count(b"[") + body.count(b"{") > MAX_NESTED:
+            await error_response(self._too_nested())(scope, receive, send)
             return
         replayed: Message = {"type": "http.request", "body": body, "more_body": False}
         waiting = [replayed]
@@ -76,6 +89,13 @@ class BodyLimit:
                 return None
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return bytes(body)
+
+    def _too_nested(self) -> TooLargeError:
+        return TooLargeError(
+            "The request's body has too many lists and objects.",
+            f"At most {MAX_NESTED} are read.",
+            "Send fewer inputs.",
+        )
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(

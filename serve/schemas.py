@@ -7,24 +7,26 @@ for.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""A JSON number; no string, no true or false, no NaN."""
-Hourly = Finite | None | list[Finite | None]
-"""One value, or one an hour; null where nothing was measured."""
-
-
-class Sent(BaseModel):
-    """A part of a request."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from fedkim_ray.data.readers.recordings import MAX_RATE_HZ, MIN_RATE_HZ
+from serve.field_types import (
+    MAX_FIELDS,
+    Finite,
+    Lead,
+    Listed,
+    Nothing,
+    Sent,
+    Table,
+    Text,
+    at_most,
+)
 
 
 class ImageUrl(Sent):
     """An image inside the request."""
 
-    url: str = Field(
+    url: Text = Field(
         description="`data:image/png;base64,…` or `data:image/jpeg;base64,…`. An https address is "
         "fetched where the operator allows its host (none by default), within the operator's "
         "limits (5 s and 16 MiB unless changed); redirects are not followed."
@@ -42,14 +44,14 @@ class EcgFile(Sent):
         "leads' names in the first line, then one line a sample; `npy`: a NumPy array of leads x "
         "samples. WFDB and DICOM tell leads, rate and units themselves."
     )
-    data: str = Field(description="The file (for `wfdb` its signal file), base64; at most 16 MiB.")
-    header: str | None = Field(None, description="For `wfdb`: the .hea file, base64.")
+    data: Text = Field(description="The file (for `wfdb` its signal file), base64; at most 16 MiB.")
+    header: Text | None = Field(None, description="For `wfdb`: the .hea file, base64.")
 
 
 class Ecg(Sent):
     """An electrocardiogram: `data`, or a `file`."""
 
-    leads: list[str] | None = Field(
+    leads: Annotated[list[Text], Field(fail_fast=True)] | None = Field(
         None,
         min_length=1,
         max_length=64,
@@ -57,15 +59,18 @@ class Ecg(Sent):
         "reads (see /v1/tasks) must be among them; capitals do not matter.",
     )
     sampling_rate_hz: Finite | None = Field(
-        None, ge=10, le=10_000, description="Samples a second; resampled to the model's own rate."
+        None,
+        ge=MIN_RATE_HZ,
+        le=MAX_RATE_HZ,
+        description="Samples a second; resampled to the model's own rate.",
     )
     unit: Literal["mV", "uV"] = Field("mV", description="Unit of `data`, CSV and NPY.")
-    data: list[list[Finite]] | None = Field(
+    data: Annotated[list[Lead], Field(fail_fast=True)] | None = Field(
         None,
         min_length=1,
         max_length=64,
         description="Leads x samples. Cut or padded with zeros at the end to the model's length; "
-        "at least one second, at most 200000 samples.",
+        "at least one second; at most 200000 samples, as sent and at the model's rate.",
     )
     file: EcgFile | None = Field(None, description="The recording in a file, in place of `data`.")
 
@@ -82,7 +87,7 @@ class Ecg(Sent):
 class Dicom(Sent):
     """An image in a DICOM file."""
 
-    data: str = Field(
+    data: Text = Field(
         description="The file, base64, at most 16 MiB: one frame of grey or colour pixels, in any "
         "transfer syntax but the deflated one. Window and inversion are applied; nothing but "
         "pixels is read."
@@ -91,7 +96,8 @@ class Dicom(Sent):
 
 SeriesName = Annotated[str, Field(pattern="^(lab|vital|input|output)$")]
 Series = Annotated[
-    dict[SeriesName, dict[str, Hourly]],
+    dict[SeriesName, Table],
+    BeforeValidator(at_most(MAX_FIELDS)),
     Field(
         description="`{modality: {feature: value or list}}`. Names, units and bounds are those of "
         "/v1/tasks. A list has one value an hour from the first hour on; null, a feature left out "
@@ -104,7 +110,7 @@ class TextPart(Sent):
     """Words."""
 
     type: Literal["text"] = Field(description="`text`.")
-    text: str = Field(description="Words; the text of a chat is limited in characters.")
+    text: Text = Field(description="Words; the text of a chat is limited in characters.")
 
 
 class ImagePart(Sent):
@@ -145,7 +151,7 @@ def _as_parts(content: Any) -> Any:
 
 
 Content = Annotated[
-    list[Part],
+    Listed[Part],
     BeforeValidator(_as_parts, json_schema_input_type=str | list[Part]),
 ]
 
@@ -160,7 +166,12 @@ class Message(Sent):
         description="Words, or a list of parts. Images, ECGs and series are taken from all "
         "messages of the user, at most one of each in a chat."
     )
-    name: str | None = Field(None, description="OpenAI's field; has no effect.")
+    name: Text | None = Field(None, description="OpenAI's field; has no effect.")
+    refusal: Nothing = Field(None, description="Null, as in an answer that is sent back.")
+    annotations: Nothing = Field(None, description="As `refusal`.")
+    audio: Nothing = Field(None, description="As `refusal`.")
+    function_call: Nothing = Field(None, description="As `refusal`.")
+    tool_calls: Nothing = Field(None, description="As `refusal`.")
 
 
 class StreamOptions(Sent):
@@ -175,8 +186,8 @@ StopText = Annotated[str, Field(min_length=1, max_length=64)]
 class ChatRequest(Sent):
     """OpenAI's chat completion request."""
 
-    model: str = Field(description="The id that /v1/models gives.")
-    messages: list[Message] = Field(
+    model: Text = Field(description="The id that /v1/models gives.")
+    messages: Listed[Message] = Field(
         min_length=1,
         description="The last message is the user's; its last text is the question. Text before "
         "it (system messages, earlier turns, earlier parts) goes to the model ahead of it.",
@@ -210,20 +221,19 @@ class ChatRequest(Sent):
         lt=2**63,
         description="Above temperature 0, the same seed draws the same answer.",
     )
-    stop: StopText | list[StopText] | None = Field(
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = Field(
         None,
-        max_length=4,
         description="Up to 4 texts that end the answer and are left out of it. No meaning for "
         "yes/no tasks.",
     )
     n: Literal[1] = Field(1, description="One answer a request.")
-    user: str | None = Field(None, description="OpenAI's field; has no effect and is not kept.")
+    user: Text | None = Field(None, description="OpenAI's field; has no effect and is not kept.")
 
 
 class PatientInput(Sent):
     """One patient's inputs."""
 
-    image: str | None = Field(
+    image: Text | None = Field(
         None,
         description="A PNG, JPEG or DICOM image, as in `image_url.url` of a chat; "
         "`data:application/dicom;base64,…` for DICOM.",
@@ -232,7 +242,7 @@ class PatientInput(Sent):
     series: Series | None = Field(
         None, description="Laboratory values, vital signs, inputs and outputs, hour by hour."
     )
-    text: str | None = Field(None, description="A note or report that goes ahead of the question.")
+    text: Text | None = Field(None, description="A note or report that goes ahead of the question.")
     question: str | None = Field(
         None, min_length=1, description="What to ask; the task's own question where absent."
     )
@@ -241,7 +251,7 @@ class PatientInput(Sent):
 class PredictRequest(Sent):
     """One task asked about one or many patients."""
 
-    inputs: list[PatientInput] = Field(
+    inputs: Listed[PatientInput] = Field(
         min_length=1, description="Patients; answered in this order. Their number is limited."
     )
     max_tokens: int = Field(

@@ -9,8 +9,8 @@ import numpy as np
 
 from fedkim_ray.data.schema import FeatureSpec, SeriesSpec
 from serve.errors import FieldError
+from serve.field_types import Hourly
 from serve.limits import Limits
-from serve.schemas import Hourly
 
 
 def series_arrays(

@@ -7,7 +7,7 @@ import base64
 import json
 from typing import Any
 
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.errors import FieldError, ServingError
 from serve.http_errors import error_response
 from serve.images import is_dicom
+from serve.limits import is_form
 
 MAX_FIELDS = 16
 MAX_FILES = 4
@@ -61,7 +62,7 @@ class Uploads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, rewritten where it is a form to ``predict``."""
-        if not _is_form(scope):
+        if not (scope["type"] == "http" and scope["path"].endswith("/predict") and is_form(scope)):
             await self.app(scope, receive, send)
             return
         try:
@@ -79,12 +80,6 @@ class Uploads:
         kept = [(name, value) for name, value in scope["headers"] if name not in replaced]
         scope["headers"] = [*kept, (b"content-type", b"application/json")]
         await self.app(scope, replay, send)
-
-
-def _is_form(scope: Scope) -> bool:
-    if scope["type"] != "http" or not scope["path"].endswith("/predict"):
-        return False
-    return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
 
 
 async def _read(request: Request) -> dict[str, Any]:
@@ -128,7 +123,7 @@ def _require_known(form: FormData) -> None:
 
 
 async def _as_json(form: FormData) -> dict[str, Any]:
-    patient: dict[str, Any] = {n: form[n] for n in ("question", "text") if n in form}
+    patient: dict[str, Any] = {n: _plain(form, n) for n in ("question", "text") if n in form}
     if "image" in form:
         patient["image"] = _data_url(await _bytes(form, "image"))
     if "ecg" in form:
@@ -157,11 +152,11 @@ async def _ecg(form: FormData) -> dict[str, Any]:
         file["header"] = base64.b64encode(await _bytes(form, "ecg_header")).decode()
     ecg: dict[str, Any] = {"file": file}
     if "leads" in form:
-        ecg["leads"] = [lead.strip() for lead in str(form["leads"]).split(",")]
+        ecg["leads"] = [lead.strip() for lead in _plain(form, "leads").split(",")]
     if "sampling_rate_hz" in form:
         ecg["sampling_rate_hz"] = _json(form, "sampling_rate_hz")
     if "unit" in form:
-        ecg["unit"] = form["unit"]
+        ecg["unit"] = _plain(form, "unit")
     return ecg
 
 
@@ -172,9 +167,16 @@ async def _bytes(form: FormData, name: str) -> bytes:
     return await value.read()
 
 
+def _plain(form: FormData, name: str) -> str:
+    value = form[name]
+    if not isinstance(value, str):
+        raise FieldError(f"{name} is a file.", "It is plain text.", "Send it as a field.", name)
+    return value
+
+
 def _json(form: FormData, name: str) -> Any:
     try:
-        return json.loads(str(form[name]))
+        return json.loads(_plain(form, name))
     except (ValueError, RecursionError):
         raise FieldError(f"{name} is no JSON.", "It is.", "See /docs.", name) from None
 

@@ -101,6 +101,14 @@ def test_too_many_inputs_and_unknown_tasks_are_refused(client: TestClient) -> No
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_a_body_of_very_many_objects_is_refused_before_it_is_parsed(client: TestClient) -> None:
+    body = b'{"inputs": [' + b"{}," * 2**20 + b"{}]}"
+    answer = client.post(
+        "/v1/tasks/covid19/predict", content=body, headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
 @pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b"\xff\xfe", b"null", b""])
 def test_bodies_that_are_no_request_are_refused(client: TestClient, body: bytes) -> None:
     answer = client.post(

@@ -1,4 +1,4 @@
-"""Requests that nobody thought of: made up from the API's own description, and broken files.
+"""Requests that nobody thought of: made up from the API's own description, broken files and texts.
 
 The unmarked pass is short; `slow` is longer, and `make test-all` multiplies it. Whatever comes, no
 answer is a server's failure, each fits the description, and none tells a value back.
@@ -7,9 +7,10 @@ answer is a server's failure, each fits the description, and none tells a value 
 import base64
 import contextlib
 import io
+import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -169,3 +170,65 @@ def test_broken_files_are_refused_by_their_field(client: TestClient, kind: str) 
 @pytest.mark.parametrize("kind", FILES)
 def test_many_broken_files_are_refused_by_their_field(client: TestClient, kind: str) -> None:
     assert ask_about_broken(client, kind, 300 * TIMES) <= {200, 400}
+
+
+@pytest.mark.parametrize("rate", ["100", "0", "0.1", "1e-9", "9.99", "10001", "1e9", "nan"])
+def test_a_rate_that_no_ecg_has_is_refused(client: TestClient, rate: str) -> None:
+    signals = "r.dat 16 1000(0)/mV 16 0 0 0 0 I\nr.dat 16 1000(0)/mV 16 0 0 0 0 II\n"
+    task, patient = request("wfdb", f"r 2 {rate} 200\n{signals}".encode())
+    answer = client.post(f"/v1/tasks/{task}/predict", json={"inputs": [patient]})
+    if rate == "100":
+        assert answer.status_code == 200, answer.text
+    else:
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"].startswith("inputs[0].ecg.file")
+
+
+HALF = "\ud800"
+"""Half of a surrogate pair: JSON can spell it, UTF-8 cannot."""
+CHAT = {
+    "model": "tiny",
+    "task": "Triage: say how soon a patient must be seen.",
+    "user": "ward",
+    "stop": ["."],
+    "max_tokens": 2,
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "How soon?"}]},
+    ],
+}
+
+
+def with_half_characters(value: Any) -> Iterator[Any]:
+    """Give copies of a body, each with half a character in another of its texts and names."""
+    if isinstance(value, str):
+        yield value + HALF
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            for changed in with_half_characters(item):
+                yield [*value[:place], changed, *value[place + 1 :]]
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield {n + HALF if n == name else n: v for n, v in value.items()}
+            for changed in with_half_characters(item):
+                yield value | {name: changed}
+
+
+def post(client: TestClient, path: str, body: Any) -> Any:
+    """Send JSON as ``json.dumps`` spells it, half characters too."""
+    return client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("task", ["", "lung_opacity", "ecg_abnormal", "mortality"])
+def test_half_a_character_is_refused_wherever_it_stands(client: TestClient, task: str) -> None:
+    path, body = "/v1/chat/completions", CHAT
+    if task:
+        path = f"/v1/tasks/{task}/predict"
+        patient = client.get(f"/v1/samples/{task}-0").json()["input"]
+        body = {"inputs": [patient | {"text": "A cough.", "question": "Is it so?"}]}
+    assert post(client, path, body).status_code == 200
+    for changed in with_half_characters(body):
+        answer = post(client, path, changed)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["message"]
+    assert post(client, path, body).status_code == 200

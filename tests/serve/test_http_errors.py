@@ -1,11 +1,12 @@
 """Paths of fields in error messages, and errors that cross processes."""
 
+import json
 import pickle
 
 import pytest
 
 from serve.errors import FieldError, OverloadedError, ServingError
-from serve.http_errors import error_response, field_path
+from serve.http_errors import error_response, field_path, validation_error
 
 BODY = {"messages": [{"role": "user", "content": [{"type": "input_ecg", "input_ecg": {}}]}]}
 
@@ -40,3 +41,15 @@ def test_errors_survive_the_trip_between_processes(error: ServingError) -> None:
 def test_an_overloaded_service_says_when_to_come_back() -> None:
     answer = error_response(OverloadedError("A.", "B.", "C."))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_three_of_many_problems_are_named() -> None:
+    problems = [{"loc": ("body", name), "msg": "No.", "type": "x"} for name in "abcde"]
+    error = validation_error(problems, dict.fromkeys("abcde"))
+    assert "a: No.; b: No.; c: No. (5 problems in all)" in str(error)
+    assert error.field == "a"
+
+
+def test_half_a_character_in_a_name_can_be_written() -> None:
+    answer = error_response(FieldError("Came.", "Expected.", "Do.", "x\ud800"))
+    assert json.loads(answer.body)["error"]["param"] == "x\\ud800"

@@ -1,5 +1,7 @@
 """The official ``openai`` package works against a real HTTP server, unchanged."""
 
+from typing import Any
+
 import httpx
 import openai
 import pytest
@@ -57,6 +59,18 @@ def test_a_stream_equals_the_whole(official: openai.OpenAI, image: str) -> None:
     words = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert words == whole.choices[0].message.content
     assert chunks[-1].usage == whole.usage
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_an_answer_is_sent_back_in_the_next_turn(official: openai.OpenAI, as_dict: bool) -> None:
+    messages: list[Any] = [{"role": "user", "content": "What is a normal heart rate?"}]
+    first = official.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    said = first.choices[0].message
+    messages.append(said.model_dump() if as_dict else said)
+    messages.append({"role": "user", "content": "And of a child?"})
+    second = official.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    # The second turn reads the first, and more.
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens + 4  # type: ignore[union-attr]
 
 
 def test_errors_are_the_packages_own(official: openai.OpenAI, image: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from serve.limits import Limits
 from serve.schemas import ChatRequest, Ecg, PatientInput, PredictRequest
 
 OUTPUTS = {"HTTPValidationError", "ValidationError"}
@@ -53,3 +54,59 @@ def test_whole_numbers_are_numbers_too() -> None:
 def test_a_request_without_its_fields_or_with_others_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PredictRequest.model_validate(body)
+
+
+ONE_LEAD = {"leads": ["I"], "sampling_rate_hz": 100}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [{}] * 5000,
+        [{"x": 1}] * 1000,
+        [{f"x{i}": 1 for i in range(1000)}],
+        [{"ecg": ONE_LEAD | {"data": [[""] * 1000] * 64}}],
+        [{"ecg": ONE_LEAD | {"leads": [0] * 64}}],
+        [{"series": {"lab": {"sodium": [""] * 1000}}}],
+        [{"series": {"lab": {f"x{i}": "" for i in range(1001)}}}],
+        [{"series": {f"x{i}": {} for i in range(1000)}}],
+    ],
+    ids=["many", "wrong", "fields", "samples", "leads", "hours", "features", "tables"],
+)
+def test_reading_ends_at_a_bound_or_the_first_mistake(inputs: list[Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate({"inputs": inputs})
+    assert caught.value.error_count() <= 2  # a value that is neither a number nor a list is two
+
+
+@pytest.mark.parametrize("content", ["x", [{"type": "text", "text": "x"}] * 5000, [0] * 1000])
+def test_a_chat_has_as_few_mistakes(content: Any) -> None:
+    chat = {"model": "m", "messages": [{"role": "nobody", "content": content}] * 1000}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(chat)
+    assert caught.value.error_count() <= 2
+
+
+def test_an_operators_limit_is_within_the_bounds() -> None:
+    assert Limits(inputs=4096).inputs == 4096
+    with pytest.raises(ValidationError, match="4096"):
+        Limits(inputs=4097)
+
+
+@pytest.mark.parametrize("stop", ["Patient", ["a", "b", "c", "Patient"]])
+def test_a_stop_text_may_be_longer_than_the_list_of_them(stop: str | list[str]) -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stop": stop}
+    assert ChatRequest.model_validate(chat).stop == stop
+
+
+@pytest.mark.parametrize(
+    "field", ["refusal", "annotations", "audio", "function_call", "tool_calls"]
+)
+def test_empty_fields_of_an_answer_may_come_back_and_full_ones_may_not(field: str) -> None:
+    said = {"role": "assistant", "content": "No."}
+    for empty in (None, []):
+        ChatRequest.model_validate({"model": "m", "messages": [said | {field: empty}]})
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for full in ("x", call, [call]):
+        with pytest.raises(ValidationError, match="this service has no tools"):
+            ChatRequest.model_validate({"model": "m", "messages": [said | {field: full}]})
