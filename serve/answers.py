@@ -90,6 +90,7 @@ class ChatChunk(BaseModel):
     choices: list[ChunkChoice]
     usage: Usage | None = None
     fedkim: FedkimFacts | None = None
+    bundle_version: str = Field(exclude=True, description="Of the replica that answers; not sent.")
 
 
 class Prediction(BaseModel):

@@ -5,7 +5,9 @@ Nothing of Ray here: ``app.py`` puts this app into a Ray Serve deployment, tests
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,9 @@ from serve.audit import Audit, AuditLog
 from serve.auth import ApiKeys, KeyCheck
 from serve.chat_answers import chunks, complete
 from serve.choosing import task_label
+from serve.deadline import deadline, until
 from serve.door import TASK, VERSION, Door
-from serve.errors import NotReadyError, ServingError, UnknownNameError
+from serve.errors import NotReadyError, ServingError
 from serve.gateway import Gateway
 from serve.http_errors import error_body, handle_errors
 from serve.limits import BodyLimit
@@ -118,26 +121,30 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
     @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answer a chat; with `stream`, as server-sent events of chunks, then `[DONE]`."""
-        asked = await gateway.understand_chat(body)
-        request.scope[TASK] = task_label(asked.request.task)
-        request.scope[VERSION] = (await gateway.described()).facts.version
-        if not body.stream:
-            whole = await complete(gateway, asked)
-            request.scope[VERSION] = whole.fedkim.bundle_version
-            return whole
+        ends_at = time.monotonic() + gateway.limits.request_s
+        async with deadline(ends_at):
+            asked = await gateway.understand_chat(body)
+            request.scope[TASK] = task_label(asked.request.task)
+            if not body.stream:
+                whole = await complete(gateway, asked)
+                request.scope[VERSION] = whole.fedkim.bundle_version
+                return whole
         options = body.stream_options
-        answer = chunks(gateway, asked, bool(options and options.include_usage))
+        with_usage = bool(options and options.include_usage)
+        answer = until(ends_at, chunks(gateway, asked, with_usage))
         first = await anext(answer)
+        request.scope[VERSION] = first.bundle_version
         return StreamingResponse(_events(first, answer), media_type="text/event-stream")
 
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
-        if quota is not None:
-            await charge(quota, request.scope, len(body.inputs))
-        asked = await gateway.understand_inputs(task, body)
-        request.scope[TASK] = task
-        answers = await gateway.predict(asked)
+        async with deadline(time.monotonic() + gateway.limits.request_s):
+            if quota is not None:
+                await charge(quota, request.scope, len(body.inputs))
+            asked = await gateway.understand_inputs(task, body)
+            request.scope[TASK] = task
+            answers = await gateway.predict(asked)
         request.scope[VERSION] = answers.bundle_version
         return answers
 
@@ -150,30 +157,23 @@ def _facts(gateway: Gateway, samples: Samples) -> APIRouter:
     @router.get("/models")
     async def models() -> ModelList:
         """List the bundle that is served."""
-        return catalogue.model_list(await gateway.described(), gateway.started)
+        return catalogue.model_list(await gateway.served.described(), gateway.started)
 
     @router.get("/models/{model}")
     async def model(model: str) -> ModelFacts:
         """Describe the bundle that is served."""
-        facts = catalogue.model_facts(await gateway.described(), gateway.started)
-        if model != facts.id:
-            raise UnknownNameError(
-                f"There is no model {model[:80]!r}.",
-                f"This service has {facts.id!r}.",
-                "Use that id.",
-                "model",
-            )
-        return facts
+        described = await gateway.served.find(lambda d: catalogue.known_model(d, model))
+        return catalogue.model_facts(described, gateway.started)
 
     @router.get("/tasks")
     async def tasks() -> TaskList:
         """List the tasks, with leads, features, units and bounds of their inputs."""
-        return catalogue.task_list(await gateway.described())
+        return catalogue.task_list(await gateway.served.described())
 
     @router.get("/experts")
     async def experts() -> Experts:
         """List each task's expert weights."""
-        return catalogue.experts(await gateway.described())
+        return catalogue.experts(await gateway.served.described())
 
     @router.get("/samples")
     async def sample_list() -> SampleList:
@@ -237,16 +237,17 @@ def _page() -> APIRouter:
     return router
 
 
-async def _events(first: ChatChunk, rest: AsyncIterator[ChatChunk]) -> AsyncIterator[str]:
+async def _events(first: ChatChunk, rest: AsyncGenerator[ChatChunk, None]) -> AsyncIterator[str]:
     """Write chunks as server-sent events; an error after the first becomes an event too."""
-    yield _event(first)
-    try:
-        async for chunk in rest:
-            yield _event(chunk)
-    except ServingError as error:
-        yield f"data: {json.dumps(error_body(error))}\n\n"
-        return
-    yield "data: [DONE]\n\n"
+    async with aclosing(rest):
+        yield _event(first)
+        try:
+            async for chunk in rest:
+                yield _event(chunk)
+        except ServingError as error:
+            yield f"data: {json.dumps(error_body(error))}\n\n"
+            return
+        yield "data: [DONE]\n\n"
 
 
 def _event(chunk: ChatChunk) -> str:

@@ -26,7 +26,9 @@ from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
+from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, LabelSelector, Task
 from serve.api import create_app
 from serve.audit import AuditLog
@@ -167,7 +169,7 @@ class QuotaReplica(MovingWindow):
 class ApiReplica:
     """One copy of the HTTP app."""
 
-    async def __init__(  # type: ignore[misc]
+    def __init__(
         self,
         inputs: DeploymentHandle[Any],
         engine: DeploymentHandle[Any],
@@ -183,8 +185,10 @@ class ApiReplica:
         self.keys = ApiKeys.from_file(args.api_keys_file) if args.api_keys_file else None
         self.samples = Samples()
         if args.samples:
-            spec = (await self.gateway.described()).facts.spec
-            self.samples = Samples.from_root(args.samples, await self.gateway.tasks(), spec)
+            # Of the bundle itself: while it rolls in, the engine may still be that of the last one.
+            facts = read_facts(Folder.at(args.bundle))
+            tasks = {task.id: task for task in facts.tasks}
+            self.samples = Samples.from_root(args.samples, tasks, facts.spec)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the app; Serve calls this once the constructor is done."""

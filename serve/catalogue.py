@@ -12,6 +12,24 @@ from serve.answers import (
     TaskList,
 )
 from serve.engine import Description
+from serve.errors import UnknownNameError
+
+
+def known_model(described: Description, name: str) -> Description:
+    """Return what is served where it bears this name.
+
+    Raises:
+        UnknownNameError: it has another.
+    """
+    facts = described.facts
+    if name != facts.name:
+        raise UnknownNameError(
+            f"There is no model {name[:80]!r}.",
+            f"This service has {facts.name!r}.",
+            "Use the id that /v1/models gives.",
+            "model",
+        )
+    return described
 
 
 def model_facts(described: Description, created: int) -> ModelFacts:

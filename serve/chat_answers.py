@@ -1,7 +1,8 @@
 """A chat's answer in OpenAI's schema, whole or chunk by chunk."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from serve.answers import (
     AnswerMessage,
@@ -13,17 +14,16 @@ from serve.answers import (
     FedkimFacts,
     Usage,
 )
-from serve.gateway import Asked, Gateway, Said, deadline, new_answer_id
+from serve.gateway import Asked, Gateway, Said, new_answer_id
 
 
 async def complete(gateway: Gateway, asked: Asked) -> ChatCompletion:
     """Return the whole answer."""
-    async with deadline(gateway.limits.request_s):
-        said = await gateway.whole(asked)
+    said = await gateway.whole(asked)
     return ChatCompletion(
         id=new_answer_id(),
         created=int(time.time()),
-        model=(await gateway.described()).facts.name,
+        model=(await gateway.served.described()).facts.name,
         choices=[
             ChatChoice(
                 message=AnswerMessage(content=said.piece.text),
@@ -35,34 +35,39 @@ async def complete(gateway: Gateway, asked: Asked) -> ChatCompletion:
     )
 
 
-async def chunks(gateway: Gateway, asked: Asked, with_usage: bool) -> AsyncIterator[ChatChunk]:
+async def chunks(
+    gateway: Gateway, asked: Asked, with_usage: bool
+) -> AsyncGenerator[ChatChunk, None]:
     """Yield the answer as OpenAI's chunks; closing the iterator cancels the rest.
 
     The last chunk with a choice carries ``fedkim``. Nothing is yielded before the model has
     begun, so that a refusal can still become an error status.
     """
     answer_id, created = new_answer_id(), int(time.time())
-    model = (await gateway.described()).facts.name
+    model = (await gateway.served.described()).facts.name
 
-    def chunk(*choices: ChunkChoice) -> ChatChunk:
-        return ChatChunk(id=answer_id, created=created, model=model, choices=list(choices))
+    def chunk(said: Said, *choices: ChunkChoice) -> ChatChunk:
+        return ChatChunk(
+            id=answer_id,
+            created=created,
+            model=model,
+            choices=list(choices),
+            bundle_version=said.piece.origin.bundle_version,
+        )
 
-    parts = gateway.parts(asked)
     opened = False
-    try:
+    async with aclosing(gateway.parts(asked)) as parts:
         async for said in parts:
             if not opened:
-                yield chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
+                yield chunk(said, ChunkChoice(delta=Delta(role="assistant", content="")))
                 opened = True
             if said.piece.text:
-                yield chunk(ChunkChoice(delta=Delta(content=said.piece.text)))
+                yield chunk(said, ChunkChoice(delta=Delta(content=said.piece.text)))
             if reason := said.piece.finish_reason:
-                last = chunk(ChunkChoice(delta=Delta(), finish_reason=reason))
+                last = chunk(said, ChunkChoice(delta=Delta(), finish_reason=reason))
                 yield last.model_copy(update={"fedkim": _facts(asked, said)})
                 if with_usage:
-                    yield chunk().model_copy(update={"usage": _usage(said)})
-    finally:
-        await parts.aclose()
+                    yield chunk(said).model_copy(update={"usage": _usage(said)})
 
 
 def _usage(said: Said) -> Usage:

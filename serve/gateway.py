@@ -3,12 +3,11 @@
 A yes/no task is answered by its label probabilities, in one pass; any other by generated words.
 """
 
-import asyncio
-import contextlib
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from fedkim_ray import telemetry
@@ -16,14 +15,17 @@ from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.metric_names import EXPERT_WEIGHT, ROUTING_ENTROPY
 from fedkim_ray.types import Modality, Task, TaskId
 from serve.answers import Prediction, Predictions
+from serve.catalogue import known_model
 from serve.chat import read_chat, read_sampling
-from serve.choosing import choose_task, known_task, task_label
+from serve.choosing import Choice, choose_task, known_task, task_label
 from serve.engine import Description, Engine, EngineRequest, Piece, Sampling
-from serve.errors import DeadlineError, FieldError, UnknownNameError
+from serve.errors import FieldError
 from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer, Preparer
 from serve.schemas import ChatRequest, PatientInput, PredictRequest
+from serve.served import Served
+from serve.together import together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +61,13 @@ class Gateway:
             preparer: What decodes inputs; this process where None.
         """
         self.engine = engine
+        self.served = Served(engine)
         self.limits = limits or Limits()
         self.preparer = preparer or LocalPreparer(self._spec, self.limits)
         self.started = int(time.time())
-        self._described: Description | None = None
-
-    async def described(self) -> Description:
-        """Return what is served; the engine is asked once, and again once it answers as another."""
-        if self._described is None:
-            self._described = await self.engine.describe()
-        return self._described
 
     async def _spec(self) -> DataSpec:
-        return (await self.described()).facts.spec
-
-    async def tasks(self) -> Mapping[TaskId, Task]:
-        """Return the bundle's tasks by id."""
-        return {task.id: task for task in (await self.described()).facts.tasks}
+        return (await self.served.described()).facts.spec
 
     # ---- understanding ----------------------------------------------------------------------
 
@@ -85,16 +77,8 @@ class Gateway:
         Raises:
             ServingError: model or task is unknown, or an input malformed.
         """
-        facts = (await self.described()).facts
-        if body.model != facts.name:
-            raise UnknownNameError(
-                f"There is no model {body.model[:80]!r}.",
-                f"This service has {facts.name!r}.",
-                "Use the id that /v1/models gives.",
-                "model",
-            )
         raw = read_chat(body, self.limits)
-        choice = choose_task(await self.tasks(), body.task, raw.modalities, raw.question)
+        choice = await self.served.find(lambda described: _choose(described, body, raw))
         sampling = read_sampling(body, self.limits)
         asked = await self._prepare([raw], choice.task, sampling)
         return Asked(
@@ -109,7 +93,7 @@ class Gateway:
         Raises:
             ServingError: the task is unknown, or an input malformed.
         """
-        task = known_task(await self.tasks(), task_id)
+        task = await self.served.find(lambda described: known_task(_tasks(described), task_id))
         for field, came, most in (
             ("inputs", len(body.inputs), self.limits.inputs),
             ("max_tokens", body.max_tokens, self.limits.new_tokens),
@@ -148,12 +132,11 @@ class Gateway:
             ServingError: the engine cannot answer.
         """
         task = asked[0].request.task
-        async with deadline(self.limits.request_s):
-            if task.kind == "yes_no":
-                said = await self._score([a.request for a in asked])
-            else:
-                said = list(await asyncio.gather(*(self.whole(a) for a in asked)))
-        facts = (await self.described()).facts
+        if task.kind == "yes_no":
+            said = await self._score([a.request for a in asked])
+        else:
+            said = await together(self.whole(a) for a in asked)
+        facts = (await self.served.described()).facts
         return Predictions(
             task=task.id,
             model=facts.name,
@@ -180,32 +163,19 @@ class Gateway:
         """Yield an answer part by part; closing the iterator cancels the rest.
 
         Raises:
-            ServingError: the engine cannot answer, or time is up.
+            ServingError: the engine cannot answer.
         """
         if asked.request.task.kind == "yes_no":
-            async with deadline(self.limits.request_s):
-                scored = await self._score([asked.request])
-            yield scored[0]
+            yield (await self._score([asked.request]))[0]
             return
-        ends_at = time.monotonic() + self.limits.request_s
-        pieces = self.engine.generate(asked.request)
-        try:
-            finished = False
-            while not finished:
-                async with deadline(ends_at - time.monotonic()):
-                    piece = await anext(pieces)
+        async with aclosing(self.engine.generate(asked.request)) as pieces:
+            async for piece in pieces:
                 finished = piece.finish_reason is not None
                 if finished:
-                    self._observe(asked.request.task, piece)
+                    observe_experts(asked.request.task, piece)
                 yield Said(piece)
-        finally:
-            await pieces.aclose()
-
-    def _observe(self, task: Task, piece: Piece) -> None:
-        observe_experts(task, piece)
-        known = self._described
-        if known and known.facts.version != piece.origin.bundle_version:
-            self._described = None  # a new bundle has been rolled in: ask anew
+                if finished:
+                    return
 
     async def _score(self, requests: Sequence[EngineRequest]) -> list[Said]:
         task = requests[0].task
@@ -218,25 +188,23 @@ class Gateway:
                 finish_reason="stop",
                 origin=scored.origin,
             )
-            self._observe(task, piece)
+            observe_experts(task, piece)
             said.append(Said(piece, dict(zip(task.answer_words, (no, yes), strict=True))))
         return said
 
 
-@contextlib.asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """End a block after ``seconds``.
+def _tasks(described: Description) -> Mapping[TaskId, Task]:
+    return {task.id: task for task in described.facts.tasks}
+
+
+def _choose(described: Description, body: ChatRequest, raw: RawInput) -> Choice:
+    """Return the task of a chat.
 
     Raises:
-        DeadlineError: it took longer.
+        UnknownNameError: its model or task is none of what is served.
     """
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineError(
-            "The answer took too long.", "It comes within the service's limit.", "Ask for less."
-        ) from None
+    known_model(described, body.model)
+    return choose_task(_tasks(described), body.task, raw.modalities, raw.question)
 
 
 def observe_experts(task: Task, piece: Piece) -> None:

@@ -39,7 +39,7 @@ class Limits(Frozen):
     new_tokens: PositiveInt = 512
     """Tokens generated at most."""
     request_s: PositiveFloat = 120.0
-    """Seconds from arrival to the last byte of the answer."""
+    """Seconds from the arrival of a whole question to the last byte of its answer."""
     waiting: NonNegativeInt = 256
     """Requests that wait for one replica of the model; further ones get status 503."""
 

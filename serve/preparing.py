@@ -5,6 +5,7 @@ own: what goes wrong there takes neither the HTTP app nor the model with it.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -70,17 +71,29 @@ class LocalPreparer:
         for raw in raws:
             require_readable(raw, task, spec, self.limits)  # before any host is asked for an image
         raws = await self.remote.inline(raws)
-        return await asyncio.to_thread(self._prepare, raws, task, spec)
+        given_up = threading.Event()  # a thread goes on when nobody waits for it any longer
+        try:
+            examples = await asyncio.to_thread(self._decode, raws, task, spec, given_up)
+        finally:
+            given_up.set()
+        if self.encoder is None:
+            return [Prepared(example) for example in examples]
+        return await asyncio.to_thread(self._encode, examples, self.encoder)
 
-    def _prepare(self, raws: Sequence[RawInput], task: Task, spec: DataSpec) -> list[Prepared]:
+    def _decode(
+        self, raws: Sequence[RawInput], task: Task, spec: DataSpec, given_up: threading.Event
+    ) -> list[Example]:
         examples = []
         for raw in raws:
+            if given_up.is_set():
+                break
             started = time.perf_counter()
             examples.append(to_example(raw, task, spec, self.limits))
             telemetry.observe(DECODE_SECONDS, time.perf_counter() - started)
-        if self.encoder is None:
-            return [Prepared(example) for example in examples]
+        return examples
+
+    def _encode(self, examples: Sequence[Example], encoder: FeatureEncoder) -> list[Prepared]:
         started = time.perf_counter()
-        features = self.encoder.encode(examples)
+        features = encoder.encode(examples)
         telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
         return [Prepared(e, own) for e, own in zip(examples, features, strict=True)]

@@ -93,19 +93,29 @@ class RemoteQuota:
     async def take(self, key: str, num: int = 1) -> float:
         """Count questions of a key; see ``Quota``."""
         async with asyncio.timeout(QUOTA_TIMEOUT_S):
-            return float(await self.handle.take.remote(key, num))
+            return float(await _answer(self.handle.take.remote(key, num)))
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:
     """Ask, and once more where the replica was lost on the way."""
     for attempt in range(ATTEMPTS):
         try:
-            return await ask()
+            answer: T = await _answer(ask())
+            return answer
         except (RayError, RayServeException) as error:
             problem = as_serving_error(error)
             if attempt + 1 == ATTEMPTS or not isinstance(problem, NotReadyError):
                 raise problem from None
     raise AssertionError("the last attempt returns or raises")
+
+
+async def _answer(response: Any) -> Any:
+    """Wait for a replica's answer, and have the replica stop where nobody waits any longer."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 def as_serving_error(error: Any) -> ServingError:

@@ -25,6 +25,7 @@ import httpcore
 from serve.errors import FieldError
 from serve.inputs import RawInput
 from serve.limits import Limits
+from serve.together import together
 
 HTTPS_PORT = 443
 HEADERS = (
@@ -141,15 +142,9 @@ class RemoteImages:
         """
         urls = [self._url(raw) for raw in raws]
         taken = Taken()
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._inline(raw, url, taken))
-                    for raw, url in zip(raws, urls, strict=True)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await together(
+            self._inline(raw, url, taken) for raw, url in zip(raws, urls, strict=True)
+        )
 
     async def _inline(self, raw: RawInput, url: httpcore.URL | None, taken: Taken) -> RawInput:
         if url is None:

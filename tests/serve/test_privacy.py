@@ -40,7 +40,7 @@ def test_a_failing_decoder_is_told_without_its_words(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LocalPreparer, "_prepare", failing)
+    monkeypatch.setattr(LocalPreparer, "_decode", failing)
     with TestClient(create_app(Gateway(engine))) as web, caplog.at_level(logging.DEBUG):
         answer = web.post(URL, json=PATIENT)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

@@ -1,7 +1,7 @@
 """What Ray's errors mean to the one who asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError
 
 from serve.engine import EngineRequest
 from serve.errors import FieldError, NotReadyError, OverloadedError, ServingError
-from serve.remote_engine import RemoteEngine, as_serving_error
+from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota, as_serving_error
 
 FIELD = FieldError("Came.", "Expected.", "Do.", "question")
 
@@ -64,6 +64,38 @@ def test_a_refusal_is_not_asked_again() -> None:
     with pytest.raises(ServingError, match="Expected") as caught:
         asyncio.run(engine.describe())
     assert caught.value.field == "question"
+
+
+class Unanswered:
+    """A call that no replica answers, and that knows whether it was cancelled."""
+
+    cancelled = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.sleep(60).__await__()
+
+    def cancel(self) -> None:
+        """Note that nobody waits any more."""
+        self.cancelled = True
+
+
+@pytest.mark.parametrize("call", ["describe", "prepare", "take"])
+def test_a_call_that_nobody_waits_for_is_cancelled(call: str) -> None:
+    asked = Unanswered()
+    handle: Any = SimpleNamespace(**{call: SimpleNamespace(remote=lambda *_: asked)})
+
+    async def leave() -> None:
+        waiting: dict[str, Callable[[], Awaitable[Any]]] = {
+            "describe": RemoteEngine(handle).describe,
+            "prepare": lambda: RemotePreparer(handle).prepare([], None),  # type: ignore[arg-type]
+            "take": lambda: RemoteQuota(handle).take("ward"),
+        }
+        async with asyncio.timeout(0.01):
+            await waiting[call]()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(leave())
+    assert asked.cancelled
 
 
 class Stream:

@@ -1,0 +1,126 @@
+"""What is served, as long as it stays the same and when it changes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serve.api import create_app
+from serve.engine import Description
+from serve.errors import NotReadyError, UnknownNameError
+from serve.gateway import Gateway
+from serve.served import Served
+from serve.transformers_engine import TransformersEngine
+
+GONE = NotReadyError("Gone.", "There.", "Wait.")
+HANGING = "hanging"
+
+
+class Telling:
+    """An engine that describes itself in turn by each of these; the last stays."""
+
+    def __init__(self, *told: Any) -> None:
+        self.left = list(told)
+
+    async def describe(self) -> Any:
+        """Give the next one; see ``Engine``."""
+        told = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if told is HANGING:
+            await asyncio.sleep(60)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+
+async def described(served: Served, times: int) -> list[Any]:
+    return [await served.described() for _ in range(times)]
+
+
+def test_a_fresh_description_is_not_asked_for_again() -> None:
+    assert asyncio.run(described(Served(Telling("old", "new")), 3)) == ["old"] * 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        (("old", "new"), ["old", "new", "new"]),
+        (("old", GONE, "new"), ["old", "old", "new"]),
+        (("old", HANGING, "new"), ["old", "old", "new"]),
+    ],
+)
+def test_an_old_one_is_asked_for_again_and_serves_until_another_is_there(
+    told: tuple[Any, ...], known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.served.FRESH_S", 0.0)
+    monkeypatch.setattr("serve.served.PATIENCE_S", 0.01)
+    assert asyncio.run(described(Served(Telling(*told)), 3)) == known  # type: ignore[arg-type]
+
+
+def test_an_engine_that_never_answered_is_not_ready() -> None:
+    with pytest.raises(NotReadyError):
+        asyncio.run(Served(Telling(GONE)).described())  # type: ignore[arg-type]
+
+
+def test_nobody_else_waits_while_one_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two() -> Any:
+        served = Served(Telling("old", HANGING))  # type: ignore[arg-type]
+        await served.described()
+        served._asked_at = float("-inf")
+        asking = asyncio.create_task(served.described())
+        await asyncio.sleep(0)
+        known = await asyncio.wait_for(served.described(), 0.01)
+        asking.cancel()
+        return known
+
+    monkeypatch.setattr("serve.served.PATIENCE_S", 60.0)
+    assert asyncio.run(two()) == "old"
+
+
+def only(name: str) -> Callable[[Any], str]:
+    def look(described: Any) -> str:
+        if described != name:
+            raise UnknownNameError(f"No {name}.", "Another.", "Use that.")
+        return name
+
+    return look
+
+
+def test_what_is_absent_is_looked_for_anew_once() -> None:
+    assert asyncio.run(Served(Telling("old", "new")).find(only("new"))) == "new"  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError):
+        asyncio.run(Served(Telling("old", "new", "newer")).find(only("newer")))  # type: ignore[arg-type]
+
+
+class RollingIn:
+    """An engine whose first description is that of the bundle before, of which all has changed."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.engine = engine
+        self.generate, self.score = engine.generate, engine.score
+        self.told = 0
+
+    async def describe(self) -> Description:
+        """Tell of another bundle once; see ``Engine``."""
+        now = await self.engine.describe()
+        self.told += 1
+        if self.told > 1:
+            return now
+        former = now.facts.model_copy(update={"name": "former", "tasks": now.facts.tasks[:1]})
+        return Description(facts=former, expert_weights=now.expert_weights)
+
+
+def test_new_names_are_answered_as_soon_as_the_engine_has_them(engine: TransformersEngine) -> None:
+    def web() -> TestClient:
+        client = TestClient(create_app(Gateway(RollingIn(engine))))
+        assert client.get("/v1/models").json()["data"][0]["id"] == "former"
+        return client
+
+    series = {"lab": {"lab_0": 1.5}}
+    content = [{"type": "input_series", "input_series": series}]
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
+    stay = {"inputs": [{"series": series}]}
+    assert web().get("/v1/models/tiny").json()["id"] == "tiny"
+    assert web().post("/v1/chat/completions", json=chat).json()["model"] == "tiny"
+    assert web().post("/v1/tasks/mortality/predict", json=stay).json()["task"] == "mortality"
