@@ -1,4 +1,5 @@
-// What this page asks of its server. Nothing leaves for any other address.
+// What this page asks of its server. Nothing leaves for any other address, and paths are relative:
+// the page works below any prefix.
 
 let key = "";
 
@@ -21,7 +22,7 @@ export async function get(path) {
 
 /** Ask the chat endpoint and yield its chunks as they come. */
 export async function* chat(body, signal) {
-  const answer = await fetch("/v1/chat/completions", {
+  const answer = await fetch("v1/chat/completions", {
     method: "POST",
     headers: headers(),
     body: JSON.stringify({ ...body, stream: true }),

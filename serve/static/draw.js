@@ -22,16 +22,17 @@ function shape(name, attributes, text = "") {
 
 /** Draw everything that an input holds into `place`. */
 export function drawInput(place, input, taskInputs) {
-  place.replaceChildren();
-  if (input.text) place.append(element("p", {}, `Text: ${input.text}`));
-  if (input.image?.startsWith(DICOM)) place.append(undrawn("A DICOM image"));
-  else if (input.image) place.append(image(input.image));
-  if (input.ecg?.data) place.append(ecg(input.ecg));
-  else if (input.ecg) place.append(undrawn("A recording in a file"));
+  const drawn = [];
+  if (input.text) drawn.push(element("p", {}, `Text: ${input.text}`));
+  if (input.image?.startsWith(DICOM)) drawn.push(undrawn("A DICOM image"));
+  else if (input.image) drawn.push(image(input.image));
+  if (input.ecg?.data) drawn.push(ecg(input.ecg));
+  else if (input.ecg) drawn.push(undrawn("A recording in a file"));
   for (const [modality, table] of Object.entries(input.series ?? {})) {
-    place.append(series(modality, table, taskInputs[modality]));
+    drawn.push(series(modality, table, taskInputs[modality]));
   }
-  if (!place.children.length) place.append(element("p", { class: "hint" }, "Nothing chosen yet."));
+  if (!drawn.length) drawn.push(element("p", { class: "hint" }, "Nothing chosen yet."));
+  place.replaceChildren(...drawn);
 }
 
 function undrawn(what) {

@@ -7,11 +7,14 @@ const at = (id) => document.getElementById(id);
 const state = { model: null, tasks: new Map(), samples: [], input: {}, sample: null, asking: null };
 
 async function start() {
+  state.model = null;
+  clearAnswer();
+  busy(false);
   try {
     const [models, tasks, samples] = await Promise.all([
-      get("/v1/models"),
-      get("/v1/tasks"),
-      get("/v1/samples"),
+      get("v1/models"),
+      get("v1/tasks"),
+      get("v1/samples"),
     ]);
     [state.model] = models.data;
     state.tasks = new Map(tasks.data.map((task) => [task.id, task]));
@@ -26,6 +29,7 @@ async function start() {
   at("model").textContent = `Model ${id}, bundle ${version}, base ${base}`;
   at("task").replaceChildren(group("Trained", "train"), group("Only ever asked", "unseen"));
   await chooseTask();
+  busy(false);
 }
 
 function group(label, role) {
@@ -60,7 +64,7 @@ async function chooseSample() {
     return;
   }
   try {
-    const sample = await get(`/v1/samples/${encodeURIComponent(id)}`);
+    const sample = await get(`v1/samples/${encodeURIComponent(id)}`);
     if (at("sample").value === id) takeInput(sample.input, sample);
   } catch (error) {
     at("problem").textContent = error.message;
@@ -68,20 +72,19 @@ async function chooseSample() {
 }
 
 function takeInput(input, sample) {
+  drawInput(at("input"), input, chosenTask().inputs); // first: it throws where this is no input
   state.input = input;
   state.sample = sample;
   at("sample-facts").textContent = sample ? `A ${sample.data_kind} test row, never trained on.` : "";
   if (input.question) at("question").value = input.question;
-  drawInput(at("input"), input, chosenTask().inputs);
   clearAnswer();
 }
 
 async function takeFile(file) {
   clearAnswer();
   try {
-    const input = await readFile(file);
+    takeInput(await readFile(file), null);
     at("sample").value = "";
-    takeInput(input, null);
   } catch (error) {
     at("problem").textContent = `${file.name} cannot be read: ${error.message}`;
   }
@@ -96,7 +99,9 @@ async function readFile(file) {
       : { image: `data:application/dicom;base64,${data}` };
   }
   if (file.type.startsWith("image/")) return { image: await dataUrl(file) };
-  return JSON.parse(await file.text());
+  const input = JSON.parse(await file.text());
+  if (!(input instanceof Object)) throw new Error("it holds no input.");
+  return input;
 }
 
 function dataUrl(file) {
@@ -121,8 +126,9 @@ async function ask() {
   state.asking = asking;
   busy(true);
   const started = performance.now();
-  const body = chatBody(state.model.id, chosenTask().id, state.input, at("question").value.trim());
   try {
+    const question = at("question").value.trim();
+    const body = chatBody(state.model.id, chosenTask().id, state.input, question);
     for await (const chunk of chat(body, asking.signal)) {
       at("answer").textContent += chunk.choices[0]?.delta.content ?? "";
       if (chunk.fedkim) showFacts(chunk.fedkim, performance.now() - started);
@@ -159,8 +165,9 @@ function showFacts(facts, milliseconds) {
     `${Math.round(milliseconds)} ms. ${facts.notice}`;
 }
 
+/** Set the buttons: nothing can be asked while an answer comes, or before the server is known. */
 function busy(isBusy) {
-  at("ask").disabled = isBusy;
+  at("ask").disabled = isBusy || !state.model;
   at("stop").disabled = !isBusy;
   at("answer").setAttribute("aria-busy", String(isBusy));
 }

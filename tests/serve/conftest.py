@@ -1,12 +1,8 @@
 """A tiny bundle, an engine over it, and the HTTP app around that, all without Ray."""
 
-import asyncio
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -19,6 +15,7 @@ from serve.engine import EngineRequest, Sampling
 from serve.gateway import Gateway
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
+from tests.serve.http_server import serving
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +44,8 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def server_url(app: FastAPI) -> Iterator[str]:
     """The same app behind a real HTTP server on the loopback address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

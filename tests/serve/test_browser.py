@@ -7,6 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from serve.api import create_app
+from serve.auth import ApiKeys, KeyFacts, hash_key
+from serve.gateway import Gateway
+from serve.samples import Samples
+from serve.transformers_engine import TransformersEngine
+from tests.serve.http_server import serving
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -35,19 +44,33 @@ def browser() -> Iterator["sync_api.Browser"]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def guarded_url(engine: TransformersEngine, tiny_root: str) -> Iterator[str]:
+    """The app with a key, below a prefix."""
+    keys = ApiKeys({"ward": KeyFacts(hash_key("secret"))})
+    tasks = {task.id: task for task in engine.facts.tasks}
+    samples = Samples.from_root(tiny_root, tasks, engine.facts.spec)
+    app = create_app(Gateway(engine), keys=keys, samples=samples)
+    with serving(Starlette(routes=[Mount("/fedkim", app)])) as url:
+        yield f"{url}/fedkim"
+
+
 @pytest.fixture
-def page(browser: "sync_api.Browser", server_url: str) -> Iterator["sync_api.Page"]:
-    """A page that fails the test for an error in its scripts, or for asking another server."""
+def page(browser: "sync_api.Browser") -> Iterator["sync_api.Page"]:
+    """A page that fails the test for an error in its scripts, or for asking another machine."""
     problems: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(15_000)
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on(
+        "console",
+        lambda m: problems.append(m.text) if m.type == "error" and "401" not in m.text else None,
+    )
     page.on(
         "request",
         lambda r: (
             problems.append(f"asked {r.url}")
-            if not r.url.startswith((server_url, "data:", "blob:"))
+            if not r.url.startswith(("http://127.0.0.1:", "data:", "blob:"))
             else None
         ),
     )
@@ -60,6 +83,7 @@ def opened(page: "sync_api.Page", url: str, task: str = "lung_opacity") -> None:
     page.goto(url)
     sync_api.expect(page.locator("#model")).to_contain_text("tiny")
     page.select_option("#task", task)
+    sync_api.expect(page.locator("#ask")).to_be_enabled()
 
 
 def test_a_sample_is_drawn_and_answered_with_probabilities_and_experts(
@@ -121,6 +145,32 @@ def test_a_file_of_ones_own_is_read_and_a_broken_one_is_named(
     torn.write_text("{")
     page.set_input_files("#file", str(torn))
     sync_api.expect(page.locator("#problem")).to_contain_text("torn.json cannot be read")
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text("null")
+    page.set_input_files("#file", str(nothing))
+    sync_api.expect(page.locator("#problem")).to_contain_text("nothing.json cannot be read")
+    page.click("#ask")  # about what is still drawn
+    sync_api.expect(page.locator("svg.ecg path")).to_have_count(2)
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+
+
+def test_a_key_connects_the_page_below_a_prefix(page: "sync_api.Page", guarded_url: str) -> None:
+    page.goto(guarded_url)
+    sync_api.expect(page.locator("#problem")).to_contain_text("no valid API key")
+    sync_api.expect(page.locator("#ask")).to_be_disabled()
+    page.click("summary")
+    page.fill("#key", "guess")
+    page.press("#key", "Enter")  # would ask, were there anything to ask yet
+    sync_api.expect(page.locator("#model")).to_have_text("Not connected.")
+    page.fill("#key", "secret")
+    page.press("#key", "Enter")
+    sync_api.expect(page.locator("#model")).to_contain_text("tiny")
+    page.select_option("#task", "slake_vqa")
+    page.click("#ask")
+    sync_api.expect(page.locator("#origin")).to_contain_text("bundle")
+    sync_api.expect(page.locator("#problem")).to_be_empty()
+    page.goto(f"{guarded_url}/docs")
+    sync_api.expect(page.locator(".opblock-post").first).to_contain_text("/v1/chat/completions")
 
 
 def test_a_dicom_file_is_sent_as_it_is(page: "sync_api.Page", server_url: str) -> None:
