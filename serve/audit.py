@@ -16,7 +16,8 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.auth import KEY_NAME
-from serve.door import COUNTED, TASK, VERSION
+from serve.door import TASK, VERSION
+from serve.paths import is_question
 
 HASH_KEY = "hash.key"
 ONLY_OWNER = 0o600
@@ -65,11 +66,10 @@ class Audit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and write down that it came."""
-        asked = scope["type"] == "http" and scope["method"] == "POST"
-        if not asked or not scope["path"].startswith(COUNTED):
+        if not is_question(scope):
             await self.app(scope, receive, send)
             return
-        digest, status = self.audit.digest(), 499  # nobody waited for the answer
+        digest, status = self.audit.digest(), 0
 
         async def hashed() -> Message:
             message = await receive()
@@ -84,8 +84,12 @@ class Audit:
 
         try:
             await self.app(scope, hashed, watched)
+        except Exception:
+            status = status or 500  # the door outside of this answers so
+            raise
         finally:
-            self.audit.write(scope, status, digest.hexdigest())
+            # 499 where nobody waited for the answer.
+            self.audit.write(scope, status or 499, digest.hexdigest())
 
 
 def _hash_key(path: Path) -> bytes:

@@ -18,11 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedkim_ray.errors import EnvironmentProblemError
 from serve.errors import ForbiddenError, ServingError, UnauthorizedError
 from serve.http_errors import error_response
+from serve.paths import is_open, route_path
 
 SCOPES = ("predict", "metrics", "admin")
 """``predict`` asks and lists what is served, ``metrics`` reads metrics, ``admin`` may do both."""
-GUARDED = {"/v1/": "predict", "/metrics": "metrics"}
-"""Scope by the beginning of the path; page, documentation and health checks need none."""
 KEY_NAME = "fedkim.key"
 """Where the name of the request's key stands in the ASGI scope."""
 HASH_DIGITS = 64
@@ -113,9 +112,13 @@ class KeyCheck:
 
 
 def _wanted_scope(scope: Scope) -> str | None:
+    """Return what a request's key must open; None where it needs no key."""
     if scope["type"] != "http":
         return None
-    return next((s for start, s in GUARDED.items() if scope["path"].startswith(start)), None)
+    path = route_path(scope)
+    if is_open(path):
+        return None
+    return "metrics" if path.startswith("/metrics") else "predict"
 
 
 def _is_key(words: list[str]) -> bool:

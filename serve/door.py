@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedkim_ray import telemetry
 from fedkim_ray.metric_names import REQUEST_SECONDS, REQUESTS
+from serve.paths import is_question, route_path
 
 log = logging.getLogger(__name__)
 TASK = "fedkim.task"
@@ -24,7 +25,6 @@ SECURITY_HEADERS = {
 }
 NOT_STORED = {"Cache-Control": "no-store"}
 """Of answers about patients."""
-COUNTED = ("/v1/chat/", "/v1/tasks/")
 
 
 class Door:
@@ -38,14 +38,14 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = 0
+        status, counts = 0, is_question(scope)
+        kept = NOT_STORED if route_path(scope).startswith("/v1/") else {}
         started = time.perf_counter()
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                kept = NOT_STORED if scope["path"].startswith("/v1/") else {}
                 MutableHeaders(scope=message).update(SECURITY_HEADERS | kept)
             await send(message)
 
@@ -57,16 +57,16 @@ class Door:
                 raise RuntimeError("The answer broke off.") from None
             await _failed()(scope, receive, watched)
         finally:
-            _count(scope, status, time.perf_counter() - started)
+            if counts:
+                _count(scope, status, time.perf_counter() - started)
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
-    if scope["method"] == "POST" and scope["path"].startswith(COUNTED):
-        task = scope.get(TASK, "none")
-        version = scope.get(VERSION, "none")
-        status = status or 499  # nobody waited for it
-        telemetry.inc(REQUESTS, task=task, status=status, bundle_version=version)
-        telemetry.observe(REQUEST_SECONDS, seconds, task=task)
+    task = scope.get(TASK, "none")
+    version = scope.get(VERSION, "none")
+    status = status or 499  # nobody waited for it
+    telemetry.inc(REQUESTS, task=task, status=status, bundle_version=version)
+    telemetry.observe(REQUEST_SECONDS, seconds, task=task)
 
 
 def _log(scope: Scope, error: Exception) -> None:

@@ -6,10 +6,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
+from serve.paths import is_open
 from serve.uploads import FORM_SCHEMA
 
 PREDICT = "/v1/tasks/{task}/predict"
-OPEN = ("/healthz", "/readyz", "/v1/samples", "/v1/samples/{sample_id}")
 
 
 class ErrorFacts(BaseModel):
@@ -70,5 +70,5 @@ def _described(app: FastAPI, with_keys: bool) -> dict[str, Any]:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for name, path in schema["paths"].items():
             for operation in path.values():
-                operation["security"] = [] if name in OPEN else [{"key": []}]
+                operation["security"] = [] if is_open(name) else [{"key": []}]
     return schema

@@ -16,9 +16,9 @@ from limits.storage import storage_from_string
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.auth import KEY_NAME
-from serve.door import COUNTED
 from serve.errors import FieldError, RateLimitedError
 from serve.http_errors import error_response
+from serve.paths import is_question
 
 log = logging.getLogger(__name__)
 CHARGED = "fedkim.charged"
@@ -80,8 +80,7 @@ class QuotaCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        asks = scope["type"] == "http" and scope["method"] == "POST"
-        if not (asks and scope["path"].startswith(COUNTED)):
+        if not is_question(scope):
             await self.app(scope, receive, send)
             return
         try:

@@ -1,18 +1,25 @@
 """What stands before every question: quota, audit log, host names."""
 
+import asyncio
 import hashlib
 import hmac
 import json
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
+from fedkim_ray.metric_names import REQUESTS, Metric
 from serve.api import create_app
-from serve.audit import HASH_KEY, AuditLog
+from serve.audit import HASH_KEY, Audit, AuditLog
 from serve.auth import ApiKeys, KeyFacts, hash_key
+from serve.engine import EngineRequest, Piece
 from serve.gateway import Gateway
+from serve.preparing import LocalPreparer
 from serve.quota import MovingWindow
 from serve.transformers_engine import TransformersEngine
 
@@ -107,6 +114,103 @@ def test_the_audit_log_tells_who_asked_what_and_nothing_of_the_patient(
     assert first["input_hmac_sha256"] == hmac.new(key, sent, hashlib.sha256).hexdigest()
     assert (second["key"], second["task"], second["status"]) == ("lab", None, 400)
     assert "Jane" not in json.dumps(second)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The labels of each request that the metrics count."""
+    labels: list[dict[str, Any]] = []
+
+    def inc(metric: Metric, amount: float = 1.0, **own: Any) -> None:
+        if metric == REQUESTS:
+            labels.append(own)
+
+    monkeypatch.setattr("fedkim_ray.telemetry.inc", inc)
+    return labels
+
+
+def test_below_a_prefix_keys_quota_log_and_metrics_hold_as_well(
+    engine: TransformersEngine, tmp_path: Path, counted: list[dict[str, Any]]
+) -> None:
+    # As Serve hands a request on for an app with `route_prefix: /fedkim`.
+    quota, audit = MovingWindow("1/minute"), AuditLog(str(tmp_path))
+    app = create_app(Gateway(engine), keys=TWO_KEYS, quota=quota, audit=audit)
+    with TestClient(app, root_path="/fedkim") as web:
+        headers: list[dict[str, str]] = [{}, as_("ward"), as_("ward")]
+        asked = [web.post(f"/fedkim{PREDICT}", json={}, headers=own) for own in headers]
+        assert [a.status_code for a in asked] == [401, 400, 429]
+        assert {a.headers["cache-control"] for a in asked} == {"no-store"}
+        assert web.get("/fedkim/metrics").status_code == 401
+        assert web.get("/fedkim/healthz").status_code == 200
+        assert web.get("/fedkim").url.path == "/fedkim/"
+    assert [labels["status"] for labels in counted] == [401, 400, 429]
+    assert [(line["key"], line["status"]) for line in lines(tmp_path)] == [("ward", 400)]
+
+
+def test_a_failure_inside_is_written_down_as_it_is_answered(
+    engine: TransformersEngine,
+    client: TestClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("the decoder's own")
+
+    monkeypatch.setattr(LocalPreparer, "_decode", failing)
+    body = {"inputs": [client.get("/v1/samples/atelectasis-0").json()["input"]]}
+    with TestClient(create_app(Gateway(engine), audit=AuditLog(str(tmp_path)))) as web:
+        assert web.post(PREDICT, json=body).status_code == 500
+    assert [line["status"] for line in lines(tmp_path)] == [500]
+
+
+def test_a_question_that_nobody_waits_for_is_written_down_as_499(tmp_path: Path) -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(60)
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def unheard(message: Message) -> None:
+        raise AssertionError(message)
+
+    async def leave() -> None:
+        scope = {"type": "http", "method": "POST", "path": PREDICT}
+        async with asyncio.timeout(0.01):
+            await Audit(endless, AuditLog(str(tmp_path)))(scope, nothing, unheard)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(leave())
+    assert [line["status"] for line in lines(tmp_path)] == [499]
+
+
+class RolledIn:
+    """An engine that another bundle has just taken the place of, after it described itself."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.engine = engine
+        self.describe = engine.describe
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
+        """Answer as the new bundle; see ``Engine``."""
+        async for piece in self.engine.generate(request):
+            yield replace(piece, origin=replace(piece.origin, bundle_version="new"))
+
+
+def test_a_stream_counts_for_the_bundle_that_answered_it(
+    engine: TransformersEngine,
+    client: TestClient,
+    tmp_path: Path,
+    counted: list[dict[str, Any]],
+) -> None:
+    image = client.get("/v1/samples/slake_vqa-0").json()["input"]["image"]
+    parts = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "Why?"}]
+    body = {"model": "tiny", "task": "slake_vqa", "stream": True, "max_tokens": 2}
+    body |= {"messages": [{"role": "user", "content": parts}]}
+    gateway = Gateway(RolledIn(engine))  # type: ignore[arg-type]
+    with TestClient(create_app(gateway, audit=AuditLog(str(tmp_path)))) as web:
+        assert web.post("/v1/chat/completions", json=body).status_code == 200
+    assert [labels["bundle_version"] for labels in counted] == ["new"]
+    assert [line["bundle_version"] for line in lines(tmp_path)] == ["new"]
 
 
 def test_a_second_process_keeps_the_logs_key(tmp_path: Path) -> None:
