@@ -21,7 +21,7 @@ SPEC = DataSpec()
 
 def write(root: Folder, place: str, *subjects: str) -> None:
     task = place.removeprefix("clients/").split("/")[1]
-    words = {"task": task, "question": "?", "answer": "No", "label": 0}
+    words = {"task": task, "text": "note", "question": "?", "answer": "No", "label": 0}
     rows = [{"sample_id": s, "subject_id": s, **words} for s in subjects]
     write_samples(root, f"{place}/part-0.parquet", sample_table(rows, SPEC))
 

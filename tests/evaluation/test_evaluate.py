@@ -105,8 +105,8 @@ def test_a_question_of_another_task_is_refused(
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(tiny_root, root)
-    shutil.copy(root / "test/sepsis/part-0.parquet", root / "test/mortality/part-1.parquet")
-    message = r"Row 48 of '.*test/mortality', column 'task'.*belong to 'mortality'"
+    shutil.copy(root / "test/sepsis/part-0.parquet", root / "test/mortality/part-0.parquet")
+    message = r"Row 0 of '.*test/mortality', column 'task'.*belong to 'mortality'"
     with pytest.raises(DataError, match=message):
         evaluate_bundle(bundle, Folder.at(root), CONFIG, ["mortality"])
 
