@@ -53,7 +53,7 @@ class Claim:
             raise StorageError(
                 f"Another driver took over this run: the {CLAIM_FILE} of {self.url!r} is not ours.",
                 "A run has one driver, the one that started or resumed it last.",
-                "Leave it to the other, and see it with `fedkim status`; this one wrote nothing.",
+                "Leave it to the other, and see `fedkim status`; this one publishes no more.",
             )
 
 
@@ -248,8 +248,7 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
         StorageError: the folder is claimed, and another has the claim by now.
         EnvironmentProblemError: the disk is full, or nobody may write there.
     """
-    if folder.claim is not None:
-        folder.claim.require()
+    _require_claim(folder)
     with _writing(folder.path):
         if folder.exists():
             folder.fs.rm(folder.path, recursive=True)
@@ -261,7 +260,13 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
         if folder.fs.isfile(folder.full(name))
     }
     manifest = {"kind": kind, "format_version": format_version, "files": files, **facts}
+    _require_claim(folder)  # writing the files took its time
     folder.write_json(MANIFEST, manifest)
+
+
+def _require_claim(folder: Folder) -> None:
+    if folder.claim is not None:
+        folder.claim.require()
 
 
 def amend(folder: Folder, kind: str, format_version: int, files: Mapping[str, bytes]) -> None:

@@ -188,6 +188,20 @@ def test_a_claimed_folder_takes_publications_of_the_last_claim_alone(folder: Fol
         assert is_published(claimed)  # the last publication is still there
 
 
+def test_a_claim_that_is_lost_while_files_are_written_names_none_of_them(folder: Folder) -> None:
+    folder.write_json("driver.json", {"token": "mine"})
+    claimed = Folder.at(folder.url, Claim(folder.url, "mine")) / "round"
+
+    def publish_too_late() -> None:
+        with publish(claimed, "round", 1) as out:
+            out.write_json("x.json", [1])
+            folder.write_json("driver.json", {"token": "another's"})
+
+    with pytest.raises(StorageError, match="Another driver took over this run"):
+        publish_too_late()
+    assert not is_published(claimed)
+
+
 def test_a_published_folder_is_copied_whole(tmp_path: Path) -> None:
     source, target = Folder.at(tmp_path / "a"), Folder.at(tmp_path / "b")
     with publish(source, "round", 1, step=3) as out:

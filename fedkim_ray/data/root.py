@@ -7,7 +7,7 @@ dataset.json                                        written last: sources, spec,
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import pyarrow.compute as pc
@@ -156,14 +156,14 @@ def write_card(
     return whole
 
 
-def sample_files(root: Folder, *places: str) -> list[str]:
+def sample_files(root: Folder, places: Collection[str] = PLACES) -> list[str]:
     """Return the sorted names of all sample tables of a root, or of some of its folders."""
-    return sorted(name for place in places or PLACES for name in root.glob(f"{place}/**/*.parquet"))
+    return sorted(name for place in places for name in root.glob(f"{place}/**/*.parquet"))
 
 
-def stray_files(root: Folder, card: DatasetCard, *places: str) -> list[str]:
+def stray_files(root: Folder, card: DatasetCard, places: Collection[str] = PLACES) -> list[str]:
     """Return the sample tables of a root, or of some folders, that the card does not name."""
-    return [name for name in sample_files(root, *places) if name not in card.files]
+    return [name for name in sample_files(root, places) if name not in card.files]
 
 
 def require_listed(root: Folder, card: DatasetCard, *places: str) -> None:
@@ -172,10 +172,10 @@ def require_listed(root: Folder, card: DatasetCard, *places: str) -> None:
     Raises:
         DataError: naming the first such file.
     """
-    if stray := stray_files(root, card, *places):
+    if stray := stray_files(root, card, places):
         raise DataError(
             f"{root.full(stray[0])!r} is not on the card ({len(stray)} such files).",
-            f"{CARD} names every file that is read, with its hash.",
+            f"{CARD} names every sample table below these folders, with its hash.",
             "Take it away, or import its rows; `fedkim data check` finds all of them.",
         )
 

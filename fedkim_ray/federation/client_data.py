@@ -37,8 +37,7 @@ def load_client_data(
             another task, or a row has no label; or the card is here and does not name a file.
     """
     root = Folder.at(data_url)
-    if root.exists(CARD):
-        card = _card(data_url, root.fs.ukey(root.full(CARD)))
+    if card := _card_if_shown(root):
         require_listed(root, card, f"clients/{client_id}")
     home = root / "clients" / client_id
     ordered = sorted(tasks, key=lambda task: task.id)
@@ -46,6 +45,14 @@ def load_client_data(
         train={t.id: _load_labelled(home / t.id / "train", t, spec) for t in ordered},
         valid={t.id: _load_labelled(home / t.id / "valid", t, spec) for t in ordered},
     )
+
+
+def _card_if_shown(root: Folder) -> DatasetCard | None:
+    """Return the root's card; None where this client may see its own folder alone."""
+    try:
+        return _card(root.url, root.fs.ukey(root.full(CARD))) if root.exists(CARD) else None
+    except PermissionError:
+        return None
 
 
 @lru_cache(maxsize=1)

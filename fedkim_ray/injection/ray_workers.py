@@ -57,7 +57,16 @@ class InjectionWorkers:
 
         Raises:
             EnvironmentProblemError: the workers could not finish; the text has the cause.
+            StorageError: they could not, since another driver took the run over.
         """
+        try:
+            self._inject(plan, on_step)
+        except EnvironmentProblemError:
+            if plan.claim is not None:
+                plan.claim.require()
+            raise
+
+    def _inject(self, plan: InjectionPlan, on_step: OnStep) -> None:
         injection = self._recipe.injection
         if injection.workers == "each_round":
             inject_round(plan, self._scratch, on_step)

@@ -79,7 +79,12 @@ class InjectionWorker:
         Args:
             plan: Of the recipe and the tasks that this worker was made for.
             on_step: Called after each step with the step over all rounds and its loss.
+
+        Raises:
+            StorageError: another driver took the run over.
         """
+        if plan.claim is not None:
+            plan.claim.require()
         start = read_round_start(self._model, plan.aggregated_url, plan.previous_url)
         return self._trainer.train(start, Folder.at(plan.out_url, plan.claim), on_step)
 

@@ -13,6 +13,7 @@ from fedkim_ray.data.loading import collate
 from fedkim_ray.errors import DataError, ParamsMismatchError, TrainingDivergedError
 from fedkim_ray.federation.client import Client, OpenClients, seed_of
 from fedkim_ray.federation.update import ClientUpdate, validate_update
+from fedkim_ray.storage import Folder
 from fedkim_ray.types import param_group
 
 
@@ -178,6 +179,16 @@ def test_a_file_that_the_card_does_not_name_is_refused(tiny, own_root: Path) -> 
     (train / "stray.parquet").write_bytes((train / "part-0.parquet").read_bytes())
     with pytest.raises(DataError, match=r"train/stray\.parquet' is not on the card"):
         south_at(tiny, own_root)
+
+
+def test_a_client_needs_to_see_no_more_than_its_own_folder(
+    tiny, own_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Folder, name: str) -> bool:
+        raise PermissionError(f"{name} is not yours")
+
+    monkeypatch.setattr(Folder, "exists", refuse)
+    assert south_at(tiny, own_root)
 
 
 def test_an_empty_set_is_refused(tiny, own_root: Path) -> None:

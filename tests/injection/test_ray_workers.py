@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
-from fedkim_ray.errors import EnvironmentProblemError
+from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.injection import ray_workers
 from fedkim_ray.injection.ray_workers import Desk, InjectionWorkers
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.recipe_files import load_recipe
+from fedkim_ray.storage import CLAIM_FILE, Claim, Folder
 
 FIRST = InjectionPlan(
     recipe=load_recipe("tiny"),
@@ -112,6 +114,22 @@ def test_workers_lost_between_rounds_are_no_failure_of_the_next(runs: list[FakeR
         assert told == [LOST]
         assert [run.is_closed for run in runs] == [True, False]
     assert told == [LOST]
+
+
+def test_a_driver_that_another_replaced_is_told_so_and_not_to_resume(
+    runs: list[FakeRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def lose(run: FakeRun, on_step: Any, done: Callable[[], bool]) -> None:
+        raise EnvironmentProblemError("The workers failed.", "They run to the end.", "Resume.")
+
+    monkeypatch.setattr(FakeRun, "wait", lose)
+    Folder.at(tmp_path).write_json(CLAIM_FILE, {"token": "another's"})
+    plan = replace(FIRST, claim=Claim(str(tmp_path), "ours"))
+    with (
+        pytest.raises(StorageError, match="Another driver took over"),
+        staying_workers(0, []) as workers,
+    ):
+        workers.inject(plan, on_step=print)
 
 
 @pytest.mark.parametrize("max_failures", [0, 2])

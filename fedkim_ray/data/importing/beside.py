@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedkim_ray.data.importing.record import ImportRecord, Origin, merged_spec
-from fedkim_ray.data.root import CARD, altered_files, read_card
+from fedkim_ray.data.root import CARD, altered_files, read_card, sample_files
 from fedkim_ray.data.schema import DataSpec, merge_specs
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
@@ -35,13 +35,15 @@ def require_fitting(
         others: What lies there under other names.
 
     Raises:
-        DataError: the root was not imported or is not all here, has other data under this name or
-            these data under another, was split in another way, or has other shapes.
+        DataError: the root was not imported or is not all here, has a part of an import that did
+            not end, other data under this name or these under another, was split in another way, or
+            has other shapes.
     """
     if root.exists(CARD):
         if before is None and not others:
             raise _not_imported(root)
         _require_all_here(root, new.name)
+    _require_no_leftovers(root, {new.name, *(other.name for other in others)})
     if before and not new.again:
         _require_same_data(root, new, before)
     for other in others:
@@ -71,6 +73,16 @@ def _require_all_here(root: Folder, name: str) -> None:
             f"{root.full(away[0])!r} is on the card, and missing or altered ({len(away)} files).",
             "An import reads the subjects of the whole root: nobody may be in two places.",
             "Import where all files of the root lie, and hand sites their folders afterwards.",
+        )
+
+
+def _require_no_leftovers(root: Folder, names: Collection[str]) -> None:
+    """Refuse files of an import that left no record: the new card would name them too."""
+    if left := [n for n in sample_files(root) if name_of_import(n) not in names]:
+        raise DataError(
+            f"{root.full(left[0])!r} is of an import that did not end ({len(left)} such files).",
+            "Each example is in a data root once.",
+            f"Finish it with --name {name_of_import(left[0])}, or delete its files.",
         )
 
 

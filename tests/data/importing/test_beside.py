@@ -110,6 +110,18 @@ def test_the_same_data_are_not_brought_in_twice(hospital: Path, tmp_path: Path) 
         bring_in(hospital, root, mapping())
 
 
+def test_what_an_import_that_did_not_end_left_is_no_part_of_another(
+    hospital: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    bring_in(hospital, root, mapping(), name="north")
+    (root / "dataset.json").unlink()  # the card goes first and comes last, the record before it
+    (root / "imports/north/import.json").unlink()
+    with pytest.raises(DataError, match=r"an import that did not end .*--name north"):
+        bring_in(hospital, root, mapping())
+    bring_in(hospital, root, mapping(), name="north")
+
+
 def test_two_hospitals_with_numbers_and_keys_of_their_own(hospital: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     other = write_hospital(tmp_path / "other")
