@@ -19,11 +19,12 @@ from serve.gateway import Asked, Gateway, Said, new_answer_id
 
 async def complete(gateway: Gateway, asked: Asked) -> ChatCompletion:
     """Return the whole answer."""
+    model = (await gateway.served.described()).facts.name
     said = await gateway.whole(asked)
     return ChatCompletion(
         id=new_answer_id(),
         created=int(time.time()),
-        model=(await gateway.served.described()).facts.name,
+        model=model,
         choices=[
             ChatChoice(
                 message=AnswerMessage(content=said.piece.text),

@@ -132,11 +132,11 @@ class Gateway:
             ServingError: the engine cannot answer.
         """
         task = asked[0].request.task
+        facts = (await self.served.described()).facts
         if task.kind == "yes_no":
             said = await self._score([a.request for a in asked])
         else:
             said = await together(self.whole(a) for a in asked)
-        facts = (await self.served.described()).facts
         return Predictions(
             task=task.id,
             model=facts.name,

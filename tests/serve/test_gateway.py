@@ -8,12 +8,14 @@ import pytest
 from serve.engine import EngineRequest, Piece
 from serve.errors import OverloadedError
 from serve.gateway import Asked, Gateway
+from serve.transformers_engine import TransformersEngine
 
 
 class FullForTheLast:
     """An engine that has room for two patients, and answers none of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.describe = engine.describe
         self.begun = self.ended = 0
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
@@ -29,10 +31,12 @@ class FullForTheLast:
             self.ended += 1
 
 
-def test_where_one_patient_is_refused_no_other_is_answered(requests: list[EngineRequest]) -> None:
-    engine = FullForTheLast()
+def test_where_one_patient_is_refused_no_other_is_answered(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    full = FullForTheLast(engine)
     words = next(r for r in requests if r.task.kind == "generate")
     asked = [Asked(request=words, modalities=())] * 3
     with pytest.raises(OverloadedError):
-        asyncio.run(Gateway(engine).predict(asked))  # type: ignore[arg-type]
-    assert (engine.begun, engine.ended) == (2, 2)
+        asyncio.run(Gateway(full).predict(asked))  # type: ignore[arg-type]
+    assert (full.begun, full.ended) == (2, 2)

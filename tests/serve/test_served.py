@@ -16,6 +16,8 @@ from serve.transformers_engine import TransformersEngine
 
 GONE = NotReadyError("Gone.", "There.", "Wait.")
 HANGING = "hanging"
+SLOW = "slow"
+SLOW_S = 0.1
 
 
 class Telling:
@@ -29,6 +31,8 @@ class Telling:
         told = self.left.pop(0) if len(self.left) > 1 else self.left[0]
         if told is HANGING:
             await asyncio.sleep(60)
+        if told is SLOW:
+            await asyncio.sleep(SLOW_S)
         if isinstance(told, Exception):
             raise told
         return told
@@ -47,7 +51,7 @@ def test_a_fresh_description_is_not_asked_for_again() -> None:
     [
         (("old", "new"), ["old", "new", "new"]),
         (("old", GONE, "new"), ["old", "old", "new"]),
-        (("old", HANGING, "new"), ["old", "old", "new"]),
+        (("old", HANGING, "new"), ["old", "old", "old"]),
     ],
 )
 def test_an_old_one_is_asked_for_again_and_serves_until_another_is_there(
@@ -58,9 +62,28 @@ def test_an_old_one_is_asked_for_again_and_serves_until_another_is_there(
     assert asyncio.run(described(Served(Telling(*told)), 3)) == known  # type: ignore[arg-type]
 
 
-def test_an_engine_that_never_answered_is_not_ready() -> None:
+@pytest.mark.parametrize("told", [GONE, HANGING])
+def test_an_engine_that_never_answered_is_not_ready(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.served.GIVE_UP_S", 0.01)
     with pytest.raises(NotReadyError):
-        asyncio.run(Served(Telling(GONE)).described())  # type: ignore[arg-type]
+        asyncio.run(Served(Telling(told)).described())  # type: ignore[arg-type]
+
+
+def test_a_late_description_is_kept_though_nobody_waited_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def three() -> list[Any]:
+        served = Served(Telling("old", SLOW, "never asked"))  # type: ignore[arg-type]
+        known = await described(served, 2)
+        await asyncio.sleep(3 * SLOW_S)
+        monkeypatch.setattr("serve.served.FRESH_S", 60.0)
+        return [*known, *await described(served, 1)]
+
+    monkeypatch.setattr("serve.served.FRESH_S", 0.0)
+    monkeypatch.setattr("serve.served.PATIENCE_S", SLOW_S / 10)
+    assert asyncio.run(three()) == ["old", "old", SLOW]
 
 
 def test_nobody_else_waits_while_one_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
