@@ -11,7 +11,6 @@ metadata as a ``DataSpec``. This module is the only place that knows all this.
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
-from fedkim_ray.data.modalities import ENCODED, SERIES
+from fedkim_ray.data.modalities import SERIES
 from fedkim_ray.data.traits import MAX_AGE_YEARS, SEXES
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
@@ -385,15 +384,6 @@ def _check_finite(path: str, name: str, column: pa.ExtensionArray, first_row: in
         raise _bad_row(
             path, first_row + row, name, "is NaN or infinite", "Missing values are masked, not NaN."
         )
-
-
-def carries_something(table: pa.Table) -> pa.ChunkedArray:
-    """Return of each row whether it has a modality or a text: without either none can be asked."""
-    columns = [table[m].is_valid() for m in ENCODED if m in table.column_names]
-    if "text" in table.column_names:
-        columns.append(pc.fill_null(pc.not_equal(table["text"], ""), False))
-    nothing = pa.chunked_array([pa.repeat(False, table.num_rows)])
-    return reduce(pc.or_, columns, nothing)
 
 
 def _bad_row(path: str, row: int, column: str, came: str, expected: str) -> DataError:

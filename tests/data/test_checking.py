@@ -57,12 +57,6 @@ def test_rows_of_another_task_are_found(root: Folder) -> None:
     assert problem == "public/t/train/part-0.parquet: it has rows of another task."
 
 
-def test_a_public_row_that_carries_nothing_is_found(root: Folder) -> None:
-    write(root, "public/t/train", row("p4", image=png()), row("p5"))
-    [problem] = check_root(with_card(root))
-    assert problem == "public/t/train/part-0.parquet: row 1 has neither a modality nor a text."
-
-
 def test_a_subject_in_train_and_valid_is_found(root: Folder) -> None:
     write(root, "clients/a/t/valid", row("p1"))
     assert check_root(with_card(root)) == ["clients/a/t: a subject is in train and in valid."]

@@ -11,17 +11,10 @@ from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.storage import Folder
 
 
-def write_public(root: Folder, folder: str, *tasks: str, text: str | None = "Fever.") -> None:
+def write_public(root: Folder, folder: str, *tasks: str) -> None:
     """Write one text row for each of ``tasks`` into a task's public folder."""
     rows = [
-        {
-            "sample_id": f"{n}",
-            "subject_id": f"{n}",
-            "task": t,
-            "question": "?",
-            "answer": "No",
-            "text": text,
-        }
+        {"sample_id": f"{n}", "subject_id": f"{n}", "task": t, "question": "?", "answer": "No"}
         for n, t in enumerate(tasks)
     ]
     table = join_tables([sample_table(rows, SPEC)], SPEC)
@@ -42,12 +35,3 @@ def test_a_row_of_another_task_is_refused(tmp_path: Path) -> None:
     message = r"Row 1 of '.*public/mortality/train', column 'task'.*belong to 'mortality'"
     with pytest.raises(DataError, match=message):
         load_public(root, ["mortality"], SPEC, modalities=())
-
-
-@pytest.mark.parametrize("text", [None, ""])
-def test_a_row_without_modality_and_text_is_refused(tmp_path: Path, text: str | None) -> None:
-    root = Folder.at(tmp_path)
-    write_public(root, "mortality", "mortality", text=text)
-    with pytest.raises(DataError, match=r"Row 0 of .*at least one modality, or a text"):
-        load_public(root, ["mortality"], SPEC)
-    assert len(load_public(root, ["mortality"], SPEC, modalities=())["mortality"]) == 1
