@@ -74,7 +74,7 @@ def study(
     references: Annotated[
         str,
         typer.Option(help="Supervised references beside the variants, comma separated; or `none`."),
-    ] = "logistic_regression,heads,clients,centralised",
+    ] = "logistic_regression,heads,clients,public,centralised",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,22 +91,22 @@ def study(
     from fedkim_ray.storage import Folder
     from fedkim_ray.study.page import write_pages
     from fedkim_ray.study.plan import plan_study
-    from fedkim_ray.study.references import reference_answers
+    from fedkim_ray.study.references import known_references, reference_answers
     from fedkim_ray.study.results import study_report, write_study
     from fedkim_ray.study.tables import print_study
 
     console, sets = Console(stderr=True), overrides or []
     url, names = out or f"runs/{recipe}-study", variants.split(",") if variants else [*VARIANTS]
-    asked = tasks.split(",") if tasks else None
+    asked, beside = tasks.split(",") if tasks else None, known_references(references)
     runs, folder = plan_study(url, recipe, names, range(seeds), sets, asked), Folder.at(url)
     _run_all(runs, console)
-    beside = reference_answers(
+    answers = reference_answers(
         folder,
         runs,
-        [] if references == "none" else references.split(","),
+        beside,
         lambda name, seed: console.print(f"Reference {name}, seed {seed}"),
     )
-    report = study_report(runs, beside, plan_run(runs[0].recipe).tasks, sets)
+    report = study_report(runs, answers, plan_run(runs[0].recipe).tasks, sets)
     write_study(report, folder)
     page = write_pages(report, folder)
     if as_json:

@@ -2,17 +2,19 @@
 
     M_a(k, w)   metric of arm a trained with seed k, its subjects weighted by w
     value       mean over k of M_a(k, 1)
-    draw        w as in ``bootstrap.py``, and seed weights v: sum over k of v_k M_a(k, w)
-    difference  the first arm's value minus another's, both in the same draw
+    difference  the first arm's value minus another's: of the same seed, in the same draw
+    one seed    the interval of ``bootstrap.py``, over subjects alone
+    K seeds     value +- t sqrt(V + s^2 / K): V the variance over draws w of the mean over k, s^2
+                the seeds' variance, t the 97.5 % quantile of Student's distribution with
+                (V + s^2/K)^2 / (V^2 / (U - 1) + (s^2/K)^2 / (K - 1)) degrees of freedom
 
 An arm is one way of coming to a model: a variant of the method, or a reference. Arms that were
-trained with the same seed are paired. Of K seeds a draw takes K - 1 with replacement: the mean of
-so many varies as much as the mean of K fresh seeds would, where drawing K of K would understate
-it by (K - 1) / K. One seed cannot be resampled; its interval is over subjects alone.
+trained with the same seed are paired. Seeds are so few that resampling them would leave out far
+more than 5 % of what fresh seeds give: of three, the extremes of any draw are the three themselves.
 
-Shape letters: K seeds, S draws, N answers.
+Shape letters: K seeds, S draws, N answers, U subjects.
 
-Source: Rao and Wu 1988, https://doi.org/10.1080/01621459.1988.10478591 (rescaled bootstrap).
+Source: Satterthwaite 1946, https://doi.org/10.2307/3002019 (degrees of freedom of such a sum).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +23,14 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.bootstrap import Estimate, draw_weights, summary
+from fedkim_ray.evaluation.bootstrap import LEVEL_PERCENT, Estimate, draw_weights, summary
 from fedkim_ray.evaluation.judge import metric_function
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND, NO_PROBABILITY, WHY_UNDEFINED
+from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS
 from fedkim_ray.types import Frozen, Task, TaskId
 
 ArmAnswers = Mapping[int, pa.Table]
@@ -49,8 +53,10 @@ class ArmResult(Frozen):
 
     @property
     def verdict(self) -> Literal["first", "this", "undecided"]:
-        """Which arm the interval puts ahead; ``undecided`` where it holds 0."""
+        """Which arm the interval puts ahead: none where it holds 0, or subjects are few."""
         d = self.difference
+        if self.num_subjects < MIN_SUBJECTS:
+            return "undecided"
         if d is not None and d.low is not None and d.low > 0:
             return "first"
         return "this" if d is not None and d.high is not None and d.high < 0 else "undecided"
@@ -75,83 +81,92 @@ def compare_arms(
             those of the others.
     """
     seeds = _common_seeds(arms)
-    share_SK = seed_shares(len(seeds), num_draws, seed)
     present = {t for tables in arms.values() for a in tables.values() for t in _tasks_of(a)}
     results: list[ArmResult] = []
     for task in (task for task in tasks.values() if task.id in present):
         rows = _rows_by_arm(task.id, arms, seeds)
-        results += _task_results(task, rows, next(iter(arms)), share_SK, seed)
+        results += _task_results(task, rows, next(iter(arms)), num_draws, seed)
     return results
 
 
-def seed_shares(num_seeds: int, num_draws: int, seed: int = 0) -> np.ndarray:
-    """Return the seeds' shares, (1 + S, K), rows sum to 1; the first row is the plain mean."""
-    share_1K = np.full((1, num_seeds), 1.0 / num_seeds)
-    if num_seeds == 1:
-        return np.ones((1 + num_draws, 1))
-    rng = np.random.default_rng([seed, 1])  # apart from the subjects' draws
-    times_SK = rng.multinomial(num_seeds - 1, share_1K[0], size=num_draws)
-    return np.concatenate([share_1K, times_SK / (num_seeds - 1)])
+def over_seeds(value_K: np.ndarray, drawn_KS: np.ndarray, num_subjects: int) -> Estimate:
+    """Return the mean over seeds with its interval over fresh seeds and subjects.
+
+    Args:
+        value_K: The metric of each seed, at least two.
+        drawn_KS: The same in each draw of subjects; NaN where undefined.
+        num_subjects: U, at least two.
+    """
+    value = float(value_K.mean())
+    of_seeds = float(value_K.var(ddof=1)) / len(value_K)
+    of_subjects = float(np.nanvar(drawn_KS.mean(0)))
+    variance = of_seeds + of_subjects
+    if variance == 0.0:
+        return Estimate(value=value, low=value, high=value)
+    freedom = variance**2 / (of_seeds**2 / (len(value_K) - 1) + of_subjects**2 / (num_subjects - 1))
+    half = float(stats.t.ppf(0.5 + LEVEL_PERCENT / 200.0, freedom)) * variance**0.5
+    return Estimate(value=value, low=value - half, high=value + half)
 
 
 def _task_results(
     task: Task,
     rows_by_arm: Mapping[str, Sequence[pa.Table]],
     first_arm: str,
-    share_SK: np.ndarray,
+    num_draws: int,
     seed: int,
 ) -> Iterator[ArmResult]:
     """Yield one task's results: arms in order, and each arm's metrics in order."""
     first_rows = next(iter(rows_by_arm.values()))[0]
     subjects = first_rows["subject_id"].to_pylist()
+    num_subjects = len(set(subjects))
     drawn = {
-        arm: _values(task, rows, subjects, share_SK, seed) for arm, rows in rows_by_arm.items()
+        arm: _values(task, rows, subjects, num_draws, seed) for arm, rows in rows_by_arm.items()
     }
     first = drawn.get(first_arm, {})
     for arm, values in drawn.items():
         for metric in NAMES_BY_KIND[task.kind]:
             difference = None
             if arm != first_arm and metric in values and metric in first:
-                difference = _estimate(metric, first[metric] - values[metric])
+                difference = _estimate(metric, first[metric] - values[metric], num_subjects, -1.0)
             yield ArmResult(
                 arm=arm,
                 task=task.id,
                 role=task.role,
                 metric=metric,
                 num_questions=first_rows.num_rows,
-                num_subjects=len(set(subjects)),
+                num_subjects=num_subjects,
                 num_seeds=len(rows_by_arm[arm]),
-                value=_estimate(metric, values.get(metric)),
+                value=_estimate(metric, values.get(metric), num_subjects, 0.0),
                 difference=difference,
             )
 
 
 def _values(
-    task: Task, rows: Sequence[pa.Table], subjects: Sequence[str], share_SK: np.ndarray, seed: int
+    task: Task, rows: Sequence[pa.Table], subjects: Sequence[str], num_draws: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return each metric's mean over the drawn seeds, (1 + S,), the point estimate first."""
-    functions = [metric_function(table, task) for table in rows]
-    once = np.ones((1, len(subjects)))
-    parts = [
-        [dict(function(weights)) for function in functions]
-        for weights in (once, *draw_weights(subjects, len(share_SK) - 1, seed))
-    ]
-    share_SK = share_SK if len(rows) > 1 else np.ones((len(share_SK), 1))
-    names = set.intersection(*(set(values) for values in parts[0]))
-    return {
-        name: np.einsum(
-            "ks,sk->s",
-            np.stack([np.concatenate([p[k][name] for p in parts]) for k in range(len(rows))]),
-            share_SK,
-        )
-        for name in names
-    }
+    """Return each metric of each seed, (K, 1 + S): on all subjects first, then in each draw."""
+    weights = [np.ones((1, len(subjects))), *draw_weights(subjects, num_draws, seed)]
+    of_seeds = []
+    for table in rows:
+        function = metric_function(table, task)
+        parts = [function(some) for some in weights]
+        of_seeds.append({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+    names = set.intersection(*(set(values) for values in of_seeds))
+    return {name: np.stack([values[name] for values in of_seeds]) for name in names}
 
 
-def _estimate(metric: str, values_S: np.ndarray | None) -> Estimate:
-    if values_S is None:
+def _estimate(
+    metric: str, values_KS: np.ndarray | None, num_subjects: int, lowest: float
+) -> Estimate:
+    """Return the estimate of a metric between ``lowest`` and 1, from ``_values``."""
+    if values_KS is None:
         return Estimate(value=None, note=NO_PROBABILITY)
-    return summary(float(values_S[0]), values_S[1:], WHY_UNDEFINED.get(metric, ""))
+    value_K, drawn_KS = values_KS[:, 0], values_KS[:, 1:]
+    if len(value_K) == 1 or num_subjects == 1 or np.isnan(value_K).any():
+        return summary(float(value_K.mean()), drawn_KS.mean(0), WHY_UNDEFINED.get(metric, ""))
+    estimate = over_seeds(value_K, drawn_KS, num_subjects)
+    low, high = np.clip([estimate.low, estimate.high], lowest, 1.0).tolist()
+    return estimate.model_copy(update={"low": low, "high": high})
 
 
 def _common_seeds(arms: Mapping[str, ArmAnswers]) -> list[int]:

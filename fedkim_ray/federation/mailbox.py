@@ -8,8 +8,8 @@ plan is next.
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -55,7 +55,6 @@ class Taken:
 
     client_id: ClientId
     since_s: float
-    num_handouts: int
 
 
 class Mailbox:
@@ -80,6 +79,7 @@ class Mailbox:
         self._plans: dict[ClientId, RoundPlan] = {}
         self._queue: deque[ClientId] = deque()
         self._taken: dict[MemberId, Taken] = {}
+        self._handouts: Counter[ClientId] = Counter()
         self._theta_global: Payload = None
         self._replies: list[Letter | ClientFailure] = []
         self._members: dict[MemberId, Member] = {}
@@ -109,9 +109,8 @@ class Mailbox:
                 )
                 if self._is_over(member, process):
                     return None
-                taken = self._take(member)
-                plan = self._plans[taken.client_id]
-            if taken.num_handouts <= MAX_HANDOUTS:
+                plan = self._plans[self._take(member)]
+            if self._handouts[plan.client_id] <= MAX_HANDOUTS:
                 return plan, self._theta_global
             died = f"Its process died {MAX_HANDOUTS} times in this round."
             await self.fail(ClientFailure.of(plan, "ClientLost", died))
@@ -147,6 +146,7 @@ class Mailbox:
         self._plans, self._theta_global = dict(plans), theta_global
         self._queue = deque(plans if self._pooled else ())
         self._taken.clear()
+        self._handouts.clear()
         self._stirred_s = self._clock()
         self._fail_lost()
         await self._notify()
@@ -170,7 +170,14 @@ class Mailbox:
     async def lose(self, member: MemberId, reason: str) -> None:
         """Note that a member will not come back."""
         self._lost[member] = reason
+        self._give_back(member)
         self._fail_lost()
+        await self._notify()
+
+    async def only_nodes(self, alive: Collection[str]) -> None:
+        """Let other slots take what the slots on all other nodes have in hand."""
+        for member in [m for m in self._taken if self._members[m].node not in alive]:
+            self._give_back(member)
         await self._notify()
 
     async def members(
@@ -200,17 +207,24 @@ class Mailbox:
             return True
         return bool(self._queue) if self._pooled else member in self._plans
 
-    def _take(self, member: MemberId) -> Taken:
-        """Put a plan into a member's hands: the one that it has, or the next."""
+    def _take(self, member: MemberId) -> ClientId:
+        """Put a plan into a member's hands, the one that it has or the next; return whose it is."""
         before = self._taken.get(member)
         if before and before.client_id in self._plans:
-            client_id, num_handouts = before.client_id, before.num_handouts + 1
+            client_id = before.client_id
         else:
-            client_id, num_handouts = self._queue.popleft() if self._pooled else member, 1
+            client_id = self._queue.popleft() if self._pooled else member
             self._drop_answered()
         self._stirred_s = self._clock()
-        self._taken[member] = Taken(client_id, self._stirred_s, num_handouts)
-        return self._taken[member]
+        self._taken[member] = Taken(client_id, self._stirred_s)
+        self._handouts[client_id] += 1
+        return client_id
+
+    def _give_back(self, member: MemberId) -> None:
+        """Put a slot's plan back to the queue's head; a resident's waits for its client alone."""
+        taken = self._taken.pop(member, None)
+        if taken and self._pooled and taken.client_id in self._plans:
+            self._queue.appendleft(taken.client_id)
 
     def _drop_answered(self) -> None:
         """Let the queue begin with a client that still waits for its turn."""

@@ -119,7 +119,7 @@ class RayClients:
         if self._pooled:
             return self.ids
         joined, lost = self._ask(self._mailbox.members.remote(-1, 0.0))
-        alive = {node["NodeID"] for node in _living_nodes()}
+        alive = _living_node_ids()
         return sorted(c for c, m in joined.items() if c not in lost and m.node in alive)
 
     @property
@@ -163,8 +163,11 @@ class RayClients:
         return len(data) * len(plans)
 
     def replies(self, timeout_s: float) -> Iterator[Reply]:
-        """Yield what has come."""
-        for reply in self._ask(self._mailbox.replies.remote(min(timeout_s, POLL_S))):
+        """Yield what has come; in the silence, look for pooled slots whose node is gone."""
+        came = self._ask(self._mailbox.replies.remote(min(timeout_s, POLL_S)))
+        if self._pooled and not came:
+            self._ask(self._mailbox.only_nodes.remote(_living_node_ids()))
+        for reply in came:
             yield reply if isinstance(reply, ClientFailure) else _delivered(reply)
 
     def end_round(self) -> None:
@@ -288,6 +291,10 @@ class RayClients:
 def _living_nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
+
+
+def _living_node_ids() -> set[str]:
+    return {node["NodeID"] for node in _living_nodes()}
 
 
 def _delivered(letter: Letter) -> Delivered:

@@ -2,6 +2,7 @@
 
 heads                  the federated heads themselves, after the first variant's last round
 client:<id>            one client alone, on its own data
+public                 the public data alone: what the server has without any client
 centralised            the same light model on all clients' and the public data in one place
 logistic_regression    a logistic regression on the tables of the same place
 
@@ -14,7 +15,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -36,13 +37,29 @@ from fedkim_ray.study.plan import PlannedRun, first_round_inputs
 from fedkim_ray.study.supervised import head_answers, train_light
 from fedkim_ray.types import Task, TaskId
 
-HEADS, CLIENTS, CENTRALISED = "heads", "clients", "centralised"
-REFERENCES = (LOGISTIC, HEADS, CLIENTS, CENTRALISED)
+HEADS, CLIENTS, PUBLIC, CENTRALISED = "heads", "clients", "public", "centralised"
+REFERENCES = (LOGISTIC, HEADS, CLIENTS, PUBLIC, CENTRALISED)
 KIND, FORMAT_VERSION = "reference", 1
 TABLE = "answers.parquet"
 
 References = dict[str, dict[int, pa.Table]]
 """Answers by reference and training seed."""
+
+
+def known_references(named: str) -> list[str]:
+    """Return the references of a comma separated list, or of ``none``.
+
+    Raises:
+        RecipeError: it names something else.
+    """
+    wanted = [] if named == "none" else named.split(",")
+    if wrong := [name for name in wanted if name not in REFERENCES]:
+        raise RecipeError(
+            f"There are no references {wrong}.",
+            f"The references are {', '.join(REFERENCES)}.",
+            "Correct --references.",
+        )
+    return wanted
 
 
 def reference_answers(
@@ -58,16 +75,7 @@ def reference_answers(
         runs: The study's runs, finished; the first variant's are taken.
         wanted: Some of ``REFERENCES``.
         on_start: Told name and seed of what is about to be computed.
-
-    Raises:
-        RecipeError: ``wanted`` names something else.
     """
-    if wrong := [name for name in wanted if name not in REFERENCES]:
-        raise RecipeError(
-            f"There are no references {wrong}.",
-            f"The references are {', '.join(REFERENCES)}.",
-            "Correct --references.",
-        )
     found: References = {}
     for number, run in enumerate(r for r in runs if r.variant == runs[0].variant):
         seed_free = () if number == 0 else (LOGISTIC,)
@@ -95,6 +103,8 @@ class _Makers:
             if name == CLIENTS:
                 for client in self.plan.tasks_by_client:
                     makers[f"client:{client}"] = partial(self._alone, client)
+            elif name == PUBLIC:
+                makers[name] = self._public
             elif name == HEADS and self.recipe.federation.clients_train:
                 makers[name] = self._federated
             elif name == CENTRALISED:
@@ -112,11 +122,17 @@ class _Makers:
 
     def _alone(self, client: str) -> pa.Table:
         tasks = [t for t in self.heads if t in self.plan.tasks_by_client[client]]
-        spec = self.plan.card.spec
-        require_listed(self.root, self.plan.card, f"clients/{client}")
-        place = self.root / f"clients/{client}"
+        return self._trained_in(f"clients/{client}", tasks, client)
+
+    def _public(self) -> pa.Table:
+        return self._trained_in("public", self.heads, PUBLIC)
+
+    def _trained_in(self, part: str, tasks: Sequence[Task], name: str) -> pa.Table:
+        """Train the light model on one part of the data root."""
+        spec, place = self.plan.card.spec, self.root / part
+        require_listed(self.root, self.plan.card, part)
         train = {task.id: load_samples(place / f"{task.id}/train", spec) for task in tasks}
-        return self._ask(train_light(self.recipe, spec, self.heads, train, client), tasks)
+        return self._ask(train_light(self.recipe, spec, self.heads, train, name), tasks)
 
     def _centralised(self) -> pa.Table:
         train = {task.id: self._pooled(task.id) for task in self.heads}
@@ -126,10 +142,9 @@ class _Makers:
 
     def _logistic(self) -> pa.Table:
         tasks = self._with_tables()
-        test = self._test(tasks)
         card = self.plan.card
         parts = [
-            logistic_answers(t, pooled_training_sets(self.root, card, t.id), test[t.id])
+            logistic_answers(t, pooled_training_sets(self.root, card, t.id), self._questions[t.id])
             for t in tasks
         ]
         return pa.concat_tables(parts)
@@ -143,25 +158,21 @@ class _Makers:
         carried = set(SERIES) & set(self.plan.card.spec.series)
         return [task for task in self._asked(self.heads) if set(task.modalities) & carried]
 
-    def _asked(self, tasks: Sequence[Task]) -> list[Task]:
-        """Return those tasks that the variants were asked."""
-        report = self.run.report()
-        return [task for task in tasks if task.id in {t.task for t in report.tasks}]
-
-    def _test(self, tasks: Sequence[Task]) -> Mapping[TaskId, SampleSet]:
-        """Return the very questions that the variants were asked."""
+    @cached_property
+    def _questions(self) -> Mapping[TaskId, SampleSet]:
+        """The very questions that the variants were asked."""
         config, card = self.recipe.evaluation, self.plan.card
         wanted = [t.task for t in self.run.report().tasks]
-        test = load_questions(
-            self.root, card.spec, self.plan.tasks, wanted, config.max_questions
-        ).samples
-        return {task.id: test[task.id] for task in tasks}
+        found = load_questions(self.root, card.spec, self.plan.tasks, wanted, config.max_questions)
+        return found.samples
+
+    def _asked(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return those tasks that the variants were asked."""
+        return [task for task in tasks if task.id in self._questions]
 
     def _ask(self, model: LightModel, tasks: Sequence[Task]) -> pa.Table:
         asked = self._asked(tasks)
-        return head_answers(
-            model, asked, self._test(asked), self.recipe.federation.local.batch_size
-        )
+        return head_answers(model, asked, self._questions, self.recipe.federation.local.batch_size)
 
 
 def _kept_or_made(

@@ -74,10 +74,12 @@ class StudyReport(Frozen):
     @property
     def interval_note(self) -> str:
         """What the intervals cover, as a sentence."""
-        over = "test subjects alone, and say nothing of another training run"
+        draws = f"{self.bootstrap_samples} bootstrap draws"
         if len(self.seeds) > 1:
-            over = f"{len(self.seeds)} training seeds and the test subjects"
-        return f"95 % bootstrap intervals ({self.bootstrap_samples} draws) over {over}."
+            over = f"{len(self.seeds)} training seeds (Student's t) and the test subjects ({draws})"
+            return f"95 % intervals over {over}."
+        over = f"test subjects alone ({draws}), and say nothing of another training run"
+        return f"95 % intervals over {over}."
 
 
 def study_report(

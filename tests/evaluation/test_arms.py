@@ -9,7 +9,7 @@ import pytest
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import ANSWERS
-from fedkim_ray.evaluation.arms import ArmResult, compare_arms, seed_shares
+from fedkim_ray.evaluation.arms import ArmResult, compare_arms, over_seeds
 
 BY_ID = {task.id: task for task in TASKS}
 LABELS = [0, 1] * 10
@@ -49,7 +49,7 @@ def test_first_minus_other_with_its_verdict() -> None:
 
 
 def test_value_is_the_mean_over_seeds_and_its_interval_spans_them() -> None:
-    # Seed 0 is always right and seed 1 always wrong: a draw takes one of the two.
+    # Seed 0 is always right and seed 1 always wrong: two such runs leave everything open.
     arms = {"a": {0: answers(RIGHT), 1: answers(WRONG)}}
     value = auroc_of(compare_arms(arms, BY_ID, 200), "a").value
     assert (value.value, value.low, value.high) == (0.5, 0.0, 1.0)
@@ -86,13 +86,35 @@ def test_a_task_that_the_first_arm_lacks_has_no_difference() -> None:
     assert auroc_of(results, "b").value.value == 1.0
 
 
-def test_drawn_seeds_vary_as_much_as_the_mean_of_fresh_ones() -> None:
-    # Of 3 seeds with values 0, 0, 3: variance 3 (unbiased), so 3 / 3 of their mean.
-    share_SK = seed_shares(3, 20_000)
-    np.testing.assert_allclose(share_SK.sum(1), 1.0)
-    np.testing.assert_allclose(share_SK[0], 1 / 3)
-    drawn = share_SK[1:] @ [0.0, 0.0, 3.0]
-    assert drawn.var() == pytest.approx(1.0, rel=0.05)
+def test_interval_over_seeds_by_hand() -> None:
+    # Values 0, 0, 3, alike in every draw: s^2 / 3 = 1, and t of 2 degrees of freedom is 4.303.
+    e = over_seeds(np.array([0.0, 0.0, 3.0]), np.array([[0.0], [0.0], [3.0]]).repeat(9, 1), 40)
+    assert (e.value, e.low, e.high) == (
+        1.0,
+        pytest.approx(-3.303, abs=1e-3),
+        pytest.approx(5.303, abs=1e-3),
+    )
+
+
+def test_interval_over_subjects_where_seeds_agree_by_hand() -> None:
+    # Draws of 0 and 2 have variance 1; of 101 subjects 100 are free, and their t is 1.984.
+    e = over_seeds(np.ones(2), np.array([[0.0, 2.0], [0.0, 2.0]]), 101)
+    assert (e.low, e.high) == (pytest.approx(-0.984, abs=1e-3), pytest.approx(2.984, abs=1e-3))
+
+
+def test_interval_over_three_seeds_covers_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    runs_K = rng.normal(0.0, 1.0, (1000, 3))
+    estimates = [over_seeds(value_K, np.repeat(value_K[:, None], 2, 1), 100) for value_K in runs_K]
+    assert 930 <= sum(e.low <= 0.0 <= e.high for e in estimates) <= 970
+
+
+def test_ten_subjects_decide_and_nine_do_not() -> None:
+    decided = auroc_of(
+        compare_arms({"a": {0: answers(RIGHT)}, "b": {0: answers(WRONG)}}, BY_ID), "b"
+    )
+    assert decided.model_copy(update={"num_subjects": 10}).verdict == "first"
+    assert decided.model_copy(update={"num_subjects": 9}).verdict == "undecided"
 
 
 def test_other_seeds_are_refused() -> None:

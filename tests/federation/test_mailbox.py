@@ -264,6 +264,38 @@ def test_a_late_update_from_the_queues_middle_is_not_given_up() -> None:
     run(scenario())
 
 
+async def two_slots_with_a_and_b() -> Mailbox:
+    """Return a mailbox whose slots on two nodes have taken two of three plans."""
+    mailbox = Mailbox(pooled=True)
+    await mailbox.join("s0", "near", 1)
+    await mailbox.join("s1", "far", 2)
+    await mailbox.begin({c: pooled_plan(c) for c in "abc"}, "theta")
+    assert [await taken(mailbox, s) for s in ("s0", "s1")] == ["a", "b"]
+    return mailbox
+
+
+def test_what_a_slot_had_on_a_lost_node_another_takes() -> None:
+    async def scenario() -> None:
+        mailbox = await two_slots_with_a_and_b()
+        await mailbox.only_nodes({"near"})
+        assert await mailbox.submit("a", 0, "train", "update", 1)
+        assert await taken(mailbox, "s0") == "b"
+        await mailbox.join("s1", "near", 3)  # started anew where there is room
+        assert await taken(mailbox, "s1") == "c"
+
+    run(scenario())
+
+
+def test_what_a_lost_slot_had_another_takes() -> None:
+    async def scenario() -> None:
+        mailbox = await two_slots_with_a_and_b()
+        await mailbox.lose("s1", "Its run is over.")
+        await mailbox.submit("a", 0, "train", "update", 1)
+        assert await taken(mailbox, "s0") == "b"
+
+    run(scenario())
+
+
 def test_without_any_slot_every_client_is_lost() -> None:
     async def scenario() -> None:
         mailbox = Mailbox(pooled=True)

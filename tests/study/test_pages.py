@@ -70,7 +70,7 @@ def test_markdown_marks_only_what_an_interval_decides(report: StudyReport) -> No
     text = markdown_tables(report)
     assert "**+0.200 [+0.100, +0.300]**" in text
     assert "| +0.010 [-0.100, +0.100] |" in text
-    assert "2 training seeds and the test subjects" in text
+    assert "2 training seeds (Student's t) and the test subjects (100 bootstrap draws)" in text
     assert "| mortality | real | 40 | auroc | 0.700 [0.600, 0.800] |" in text
     titles = [line for line in text.splitlines() if line.startswith("### ")]
     assert titles == ["### Trained tasks", "### Zero-shot", "### Ablations", "### Runs"]
