@@ -15,6 +15,8 @@ import torch
 from fedkim_ray.storage import Folder
 
 BIN = Path(sys.executable).parent
+QUICKEST = ("federation.execution=local", "injection.workers=whole_run")
+"""Fewest processes, and by promise the same numbers."""
 FEW_STEPS = ["--set", "injection.steps_per_round=4", "--set", "federation.local.epochs=1"]
 
 
@@ -40,7 +42,7 @@ class Run:
             time.sleep(0.1)
 
 
-def start(run: Path, root: str | None = None) -> Run:
+def start(run: Path, root: str | None = None, *overrides: str) -> Run:
     """Start `fedkim run` on the tiny recipe, or resume where no root is given.
 
     The root is given relative to a working folder that Ray's workers do not share.
@@ -48,6 +50,7 @@ def start(run: Path, root: str | None = None) -> Run:
     where = Path(root) if root else run
     command = [BIN / "fedkim", "run", "--out", run, "--no-evaluate"]
     command += ["tiny", "--set", f"data.root={where.name}", *FEW_STEPS] if root else ["--resume"]
+    command += [word for override in overrides for word in ("--set", override)]
     said = run.with_suffix(".txt")
     with said.open("w") as sink:
         return Run(
@@ -62,7 +65,7 @@ def last_params(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.ray
 def test_a_killed_run_resumes_to_the_same_numbers(tiny_root: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start(whole, root=tiny_root).finish()
+    start(whole, tiny_root, *QUICKEST).finish()
 
     run = start(killed, root=tiny_root)
     run.wait_for(killed / "rounds/0000/injected/manifest.json")

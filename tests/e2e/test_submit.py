@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.ray
 FEDKIM = Path(sys.executable).parent / "fedkim"
 FEW_STEPS = ["--set", "injection.steps_per_round=4", "--set", "federation.local.epochs=1"]
+FEW_STEPS += ["--set", "federation.execution=local"]  # injection's workers are Ray's all the same
 
 
 def fedkim(

@@ -221,3 +221,26 @@ def test_modality_tokens_lie_in_a_fixed_order_after_the_opening(batch: Batch) ->
         torch.testing.assert_close(came, aligned[group].tokens[0])
         carried = prompted.mask_BL[1, start : start + 4].bool()
         assert torch.equal(carried, aligned[group].carries[0])
+
+
+def test_the_loss_is_transformers_own_on_the_answers_tokens_alone(batch: Batch) -> None:
+    model = model_of("fedkim")
+    answers = [example.answer for example in batch.examples]
+    prompted = model.prompt(batch, answers)
+    ids = [model._ids(answer + model.format.answer_close) for answer in answers]
+    with torch.no_grad(), model.hold(prompted.alpha_BP):
+        mean, nats_B = model.loss(prompted)
+        length = prompted.mask_BL.shape[1]
+        logits_BLV = model.causal_lm(
+            inputs_embeds=prompted.embeds_BLE,
+            attention_mask=prompted.mask_BL,
+            position_ids=prompted.position_ids,
+        ).logits
+        expected = []
+        for row, answer in enumerate(ids):
+            labels = torch.full((1, length), -100)  # transformers leaves these out, and shifts
+            labels[0, -len(answer) :] = torch.tensor(answer)
+            own = logits_BLV[row : row + 1]
+            expected.append(model.causal_lm.loss_function(own, labels, own.shape[-1]))
+    torch.testing.assert_close(nats_B, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mean, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)

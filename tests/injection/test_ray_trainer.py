@@ -92,3 +92,16 @@ def test_workers_that_stay_keep_their_process_and_may_be_lost_once_a_round(
     assert told.count(0) == told.count(1) == told.count(6) == told.count(7) == 1
     assert processes[0] != processes[1] == processes[2]
     require_same(plans, expected)
+
+
+@pytest.mark.ray
+def test_two_workers_share_each_batch_and_end_where_one_does(
+    ray_cluster: None, expected: list[InjectionPlan], tiny_root: str, tmp_path: Path
+) -> None:
+    shared = ("injection.num_workers=2", "injection.zero_stage=2")
+    [plan, *_] = plan_rounds(tmp_path, tiny_root, ROUNDS, *shared)
+    with InjectionWorkers(plan.recipe, str(tmp_path / "ray")) as workers:
+        workers.inject(plan, lambda step, loss: None)
+    came, wanted = (read_log(Folder.at(p.out_url)) for p in (plan, expected[0]))
+    assert came.steps == wanted.steps
+    assert came.loss == pytest.approx(wanted.loss, rel=1e-3)

@@ -47,8 +47,8 @@ def test_a_study_runs_each_variant_once_and_shares_the_first_round(
     tiny_root: str, tmp_path: Path
 ) -> None:
     report = run_study(tmp_path, tiny_root)
-    supervised = ("logistic_regression", "heads", "client:north", "client:south", "centralised")
-    assert report.arms == ("fedkim", "fedplug", *supervised)
+    supervised = ["logistic_regression", "heads", "client:north", "client:south"]
+    assert [*report.arms] == ["fedkim", "fedplug", *supervised, "public", "centralised"]
     assert [run.shared_first_round for run in report.runs] == [False, True]
     first = [
         Folder.at(tmp_path / f"runs/{v}/seed-0/rounds/0000/aggregated").sha256(
