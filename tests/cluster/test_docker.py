@@ -30,6 +30,8 @@ def test_what_is_installed_is_pinned_as_in_the_project() -> None:
     installs = [line for line in instructions("RUN") if line.startswith("pip install")]
     assert len(installs) == 4
     assert all("torch==2.13.0" in line or "-c constraints.txt" in line for line in installs)
+    assert sum('".[${EXTRAS}]"' in line for line in installs) == 2
+    assert instructions("ARG").count("EXTRAS=importers") == 2
     copied = {word for line in instructions("COPY") for word in line.split()}
     assert {"constraints.txt", "fedkim_ray", "serve"} <= copied
 

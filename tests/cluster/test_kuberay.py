@@ -1,6 +1,7 @@
 """The KubeRay manifests: whole by schema, locked down by Pod Security, closed by NetworkPolicy."""
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -14,7 +15,15 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.federation.resources import fits
 from fedkim_ray.recipe_files import parse_recipe
 from serve.app import ServeArgs
-from tests.cluster.manifests import OVERLAYS, of_kind, pods, ray_specs, ray_validator, render
+from tests.cluster.manifests import (
+    KUBERAY,
+    OVERLAYS,
+    of_kind,
+    pods,
+    ray_specs,
+    ray_validator,
+    render,
+)
 
 RAY_KINDS = ("RayCluster", "RayJob", "RayService")
 OPERATORS_KINDS = ("PodMonitor",)
@@ -152,6 +161,67 @@ def test_a_site_reaches_the_head_and_names_and_nothing_else(overlay: str) -> Non
     assert any(
         p["spec"]["policyTypes"] == ["Ingress", "Egress"] and len(p["spec"]) == 2 for p in denied
     )
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "gpu-job", "production"])
+def test_the_endpoints_head_may_reach_its_redis_and_redis_lets_it_in(overlay: str) -> None:
+    kept = ray_specs(overlay)["RayService"]["gcsFaultToleranceOptions"]
+    host, _, port = kept["redisAddress"].partition(":")
+    rules = [
+        rule
+        for policy in of_kind(overlay, "NetworkPolicy")
+        if selected(policy["spec"]["podSelector"], {"app": host})
+        for rule in policy["spec"].get("ingress", [])
+    ]
+    [rule] = rules
+    head = {"fedkim-role": "serve-head"}
+    assert any(selected(peer["podSelector"], head) for peer in rule["from"])
+    assert [opened["port"] for opened in rule["ports"]] == [int(port)]
+    assert host in reachable(overlay, "serve-head")
+
+
+@pytest.mark.parametrize("overlay", ["dev", "dev-job"])
+def test_one_machine_needs_no_redis_and_no_shared_storage(overlay: str) -> None:
+    assert "gcsFaultToleranceOptions" not in ray_specs(overlay)["RayService"]
+    claims = of_kind(overlay, "PersistentVolumeClaim")
+    assert [claim["spec"]["accessModes"] for claim in claims] == 4 * [["ReadWriteOnce"]]
+
+
+def requested(overlay: str) -> tuple[float, float]:
+    """Return the CPUs and the GiB that all pods of an overlay request."""
+    containers: list[Any] = []
+    for spec in ray_specs(overlay).values():
+        containers += [spec["autoscalerOptions"]]
+        containers += spec["headGroupSpec"]["template"]["spec"]["containers"]
+        for group in spec["workerGroupSpecs"]:
+            containers += group["replicas"] * group["template"]["spec"]["containers"]
+    for job in of_kind(overlay, "RayJob"):
+        containers += job["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    each = [container["resources"]["requests"] for container in containers]
+    cpus = [float(r["cpu"].rstrip("m")) / (1000 if r["cpu"].endswith("m") else 1) for r in each]
+    gib = [float(r["memory"][:-2]) / {"Mi": 1024, "Gi": 1}[r["memory"][-2:]] for r in each]
+    return sum(cpus), sum(gib)
+
+
+def test_the_readme_says_what_one_machine_must_have() -> None:
+    text = " ".join((KUBERAY / "README.md").read_text().split())
+    one, other = r"(\S+) CPUs and (\S+) GiB", r"`dev-job` (\S+) CPUs and (\S+) GiB"
+    said = re.search(rf"`dev` requests {one} of memory, {other}", text)
+    assert said
+    dev, dev_job = requested("dev"), requested("dev-job")
+    assert [float(number) for number in said.groups()] == pytest.approx([*dev, *dev_job])
+
+
+def test_the_pod_that_fills_the_volumes_of_one_machine_is_locked_down() -> None:
+    pod = yaml.safe_load((KUBERAY / "overlays/dev/fill.yaml").read_text())
+    kubernetes_validate.validate(pod, "1.31", strict=True)
+    claims = {claim["metadata"]["name"] for claim in of_kind("dev", "PersistentVolumeClaim")}
+    filled = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"]}
+    assert filled == claims - {"fedkim-runs"}
+    [(_, site), *_] = [pair for pair in pods("dev") if pair[0].endswith("site-a")]
+    assert pod["spec"]["securityContext"] == site["spec"]["securityContext"]
+    [container], [reader] = pod["spec"]["containers"], site["spec"]["containers"]
+    assert container["securityContext"] == reader["securityContext"]
 
 
 @every_overlay
