@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import start
 
 from tests.cluster.manifests import ROOT
 
@@ -31,16 +32,35 @@ def test_fixed_ports_lie_outside_the_workers_range(file: Any) -> None:
     assert not [port for port in ports if port in WORKER_PORTS]
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_ray_start_has_every_option_that_a_file_gives_it(file: Any) -> None:
+    known = {option for parameter in start.params for option in parameter.opts}
+    named = re.findall(r"(?<= )--[a-z-]+", " ".join(_starts(read(file.name))))
+    assert named
+    assert set(named) <= known
+
+
+def _starts(config: dict[str, Any]) -> list[str]:
+    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    return [command for command in commands if "ray start" in command]
+
+
 def test_the_machines_on_the_spot_become_one_head_and_three_workers() -> None:
     config = prepare_config(read("on-premise.yaml"))
     [node_type] = config["available_node_types"].values()
     assert node_type["max_workers"] == 3
-    starts = " ".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"])
-    assert starts.count("RAY_AUTH_MODE=token") == 2
+    starts = _starts(config)
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert ["--labels-file" in command for command in starts] == [False, True]
 
 
 def test_each_site_in_the_cloud_has_its_pin_and_the_head_takes_no_work() -> None:
     types = read("aws.yaml")["available_node_types"]
     assert types["head"]["resources"]["CPU"] == 0
     assert types["site-a"]["resources"]["site_a"] == types["site-b"]["resources"]["site_b"] == 1
+    assert [types[name]["labels"] for name in ("site-a", "site-b", "injection")] == [
+        {"site": "site-a"},
+        {"site": "site-b"},
+        {"role": "injection"},
+    ]
     assert types["injection"]["min_workers"] == 0
