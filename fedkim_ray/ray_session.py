@@ -49,13 +49,13 @@ def ray_session(recipe: Recipe, num_clients: int) -> Iterator[None]:
 
 
 def cluster_facts() -> tuple[dict[str, float], dict[str, float], list[dict[str, str]]]:
-    """Return the resources of the cluster at ``RAY_ADDRESS``, the free ones, and nodes' labels.
+    """Return what the cluster at ``RAY_ADDRESS`` may have, what is free, and living nodes' labels.
 
     Raises:
         EnvironmentProblemError: it cannot be reached.
     """
     with join_or_start():
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        total = most_resources()
         free = ray.available_resources()  # type: ignore[no-untyped-call]
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return total, free, [node["Labels"] for node in nodes if node["Alive"]]
@@ -100,8 +100,9 @@ def _require_no_labels(recipe: Recipe) -> None:
 
 def _require(needed: Mapping[str, int]) -> None:
     """Refuse at once what Ray would wait for in vain."""
+    most = most_resources()
     for name, amount in needed.items():
-        has = _most(name)
+        has = most.get(name, 0.0)
         if has < amount:
             raise EnvironmentProblemError(
                 f"The Ray cluster has, or may grow to, {has:g} {name}s.",
@@ -110,8 +111,9 @@ def _require(needed: Mapping[str, int]) -> None:
             )
 
 
-def _most(name: str) -> float:
-    """What the cluster has or may grow to: an autoscaler's nodes come once work waits."""
-    has: float = ray.cluster_resources().get(name, 0.0)  # type: ignore[no-untyped-call]
+def most_resources() -> dict[str, float]:
+    """Return what the cluster has or may grow to: an autoscaler's nodes come once work waits."""
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     grown = state.get_max_resources_from_cluster_config() or {}
-    return max(has, float(grown.get(name, 0)))
+    names = has.keys() | grown.keys()
+    return {name: max(has.get(name, 0.0), float(grown.get(name, 0))) for name in names}

@@ -36,6 +36,9 @@ def test_nodes_that_an_autoscaler_may_add_count(
         ray_session._require({"CPU": 37})
     with pytest.raises(EnvironmentProblemError, match="4 GPUs"):
         ray_session._require({"GPU": 5})
+    assert ray_session.most_resources() == {"CPU": 36.0, "GPU": 4.0}
+    cluster["grow_to"] = {"CPU": 2}  # more nodes are there than the autoscaler would keep
+    assert ray_session.most_resources() == {"CPU": 4.0}
 
 
 @pytest.mark.parametrize(("use_gpu", "gpus"), [("true", 2), ("false", 0)])

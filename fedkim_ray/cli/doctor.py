@@ -21,7 +21,7 @@ def doctor(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what would stop or spoil a run. Exit code 1 where a run would fail.
+    """Look for what would stop or spoil a run. Exit code 1 where a run that began now would fail.
 
     Looks at the cluster in RAY_ADDRESS, or starts a local Ray for the look.
     """

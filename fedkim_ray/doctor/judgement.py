@@ -157,8 +157,17 @@ def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Findi
     ]
 
 
-def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> list[Finding]:
-    """Judge memory and GPUs against what the run asks for."""
+def judge_needs(
+    needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe, gpus: float
+) -> list[Finding]:
+    """Judge memory and GPUs against what the run asks for.
+
+    Args:
+        needs: What it asks for.
+        nodes: Those that are there.
+        recipe: The run.
+        gpus: What the cluster has or may grow to, as the run itself will count them.
+    """
     injection = recipe.injection
     largest_first = sorted(needs.client_memory.values(), reverse=True)
     pooled = recipe.federation.execution == "pooled"
@@ -166,7 +175,6 @@ def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> lis
     wanted = sum(at_once) + injection.num_workers * needs.injection_memory
     has = sum(node.machine.memory_free_bytes for node in nodes)
     largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
-    gpus = sum(node.machine.num_gpus for node in nodes)
     short_of_gpus = injection.use_gpu and gpus < injection.num_workers
     nowhere = missing_labels(
         {"injection workers": injection.worker_selector}, [node.labels for node in nodes]
@@ -191,7 +199,7 @@ def judge_needs(needs: Needs, nodes: Sequence[NodeFacts], recipe: Recipe) -> lis
             "gpus for the run",
             "cluster",
             "fail" if short_of_gpus else "ok",
-            f"{gpus} of {injection.num_workers if injection.use_gpu else 0} wanted",
+            f"{gpus:g} there or to come, {injection.num_workers * injection.use_gpu} wanted",
             "Add GPU nodes, or set injection.use_gpu=false.",
         ),
         _finding(

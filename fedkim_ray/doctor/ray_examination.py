@@ -21,7 +21,7 @@ from fedkim_ray.doctor.ray_probe import look_at_clients, look_at_nodes
 from fedkim_ray.errors import FedKimError
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.pipeline import RunPlan, plan_run
-from fedkim_ray.ray_session import ray_session
+from fedkim_ray.ray_session import most_resources, ray_session
 
 CONNECT_TIMEOUT_S = 5.0
 PORTS = {6379: "Ray's GCS", 8265: "Ray's dashboard", 8000: "serving"}
@@ -77,7 +77,7 @@ def _for_recipe(recipe: Recipe, plan: RunPlan, run_url: str | None, token: bool)
     found += [
         judge_auth(token, len(nodes)),
         *judge_nodes(nodes),
-        *judge_needs(needs, nodes, recipe),
+        *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
     ]
     pins = recipe.federation.client_resources, recipe.federation.client_selector
     for facts in look_at_clients(clients, *pins, recipe.data.root, needs.global_model):

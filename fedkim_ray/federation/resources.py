@@ -14,7 +14,7 @@ def missing_resources(
 
     Args:
         demands: What each client's worker asks for, by resource.
-        total: What the cluster has.
+        total: What the cluster has, or may grow to.
         available: What of it nobody holds now.
     """
     names = sorted({name for demand in demands.values() for name in demand})

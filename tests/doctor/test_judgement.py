@@ -120,25 +120,34 @@ def test_a_client_nobody_can_take_and_data_that_others_can_read(recipe: Recipe) 
     assert levels(found, "privacy") == ["warn"]
 
 
-def test_memory_and_gpus_are_held_against_all_nodes(recipe: Recipe) -> None:
+def test_memory_is_held_against_all_nodes(recipe: Recipe) -> None:
     # The clients take 1 GiB each and injection 2: 4 of 4 GiB.
-    assert levels(judge_needs(NEEDS, [node()], recipe), "memory for the run") == ["ok"]
+    assert levels(judge_needs(NEEDS, [node()], recipe, 0), "memory for the run") == ["ok"]
     one_slot = ["federation.execution=pooled", "federation.num_slots=1"]
     pooled = load_recipe("tiny", one_slot)  # one client of 1 GiB at a time, and injection's 2
     less = [node(memory_free_bytes=3 * GIB)]
-    assert levels(judge_needs(NEEDS, less, recipe), "memory for the run") == ["warn"]
-    assert levels(judge_needs(NEEDS, less, pooled), "memory for the run") == ["ok"]
+    assert levels(judge_needs(NEEDS, less, recipe, 0), "memory for the run") == ["warn"]
+    assert levels(judge_needs(NEEDS, less, pooled, 0), "memory for the run") == ["ok"]
     small = [node(memory_free_bytes=GIB), node(memory_free_bytes=GIB)]
-    assert levels(judge_needs(NEEDS, small, recipe), "memory for the run") == ["warn"]
-    wants_gpu = load_recipe("tiny", ["injection.use_gpu=true"])
-    assert levels(judge_needs(NEEDS, [node()], wants_gpu), "gpus for the run") == ["fail"]
+    assert levels(judge_needs(NEEDS, small, recipe, 0), "memory for the run") == ["warn"]
+
+
+@pytest.mark.parametrize(("gpus", "level"), [(0, "fail"), (1, "fail"), (2, "ok")])
+def test_gpus_that_an_autoscaler_may_add_count_as_they_do_for_the_run(
+    gpus: int, level: str
+) -> None:
+    wants = load_recipe("tiny", ["injection.use_gpu=true", "injection.num_workers=2"])
+    found = judge_needs(NEEDS, [node(num_gpus=0)], wants, gpus)
+    assert levels(found, "gpus for the run") == [level]
+    [line] = [finding for finding in found if finding.check == "gpus for the run"]
+    assert line.came == f"{gpus} there or to come, 2 wanted"
 
 
 def test_injection_workers_need_a_node_whose_labels_fit() -> None:
     apart = load_recipe("tiny", ["injection.worker_selector={site: '!in(north, south)'}"])
     north = node().model_copy(update={"labels": {"site": "north"}})
-    assert levels(judge_needs(NEEDS, [north], apart), "placement") == ["warn"]
-    assert levels(judge_needs(NEEDS, [north, node()], apart), "placement") == ["ok"]
+    assert levels(judge_needs(NEEDS, [north], apart, 0), "placement") == ["warn"]
+    assert levels(judge_needs(NEEDS, [north, node()], apart, 0), "placement") == ["ok"]
 
 
 def test_sizes_for_people() -> None:
