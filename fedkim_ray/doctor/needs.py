@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.federation.sizing import CONTROL_BYTES, client_worker_bytes
 from fedkim_ray.federation.wire import encode_params
 from fedkim_ray.injection.base_model import empty_base, working_dtype
 from fedkim_ray.injection.m3oe import linear_layers, target_names
 from fedkim_ray.types import ClientId, Frozen, Task
 
 PROCESS_BYTES = 800 * 2**20
-"""A worker with torch and its share of Ray Train's helpers: 347 MB and a third of what they take
-for each client (measured: 1.07 GB a client in all, controller and helpers included)."""
+"""An injection worker with torch, and its share of Ray Train's controller and helpers."""
 ADAM_COPIES = 4
 """Weights, gradients and Adam's two moments, all float32."""
 PACKED_BITS = {"8bit": 8.0, "4bit": 4.127}
@@ -32,6 +32,7 @@ class Needs(Frozen):
     round_traffic: int
     """Both ways, all clients."""
     client_memory: dict[ClientId, int]
+    """Of a client's worker, its data, and its Ray Train run's controller and helpers."""
     injection_memory: int
     """Of one injection worker."""
     run_disk: int
@@ -50,7 +51,9 @@ def needs_of(
         base: Folder of the base model.
         clients: Who takes part.
     """
-    model = len(encode_params(LightModel(recipe.encoders, card.spec, tasks).params()))
+    light = LightModel(recipe.encoders, card.spec, tasks)
+    model = len(encode_params(light.params()))
+    beside_data = client_worker_bytes(light) + CONTROL_BYTES
     llm = empty_base(base)
     frozen_bytes, adapter_bytes = _frozen_bytes(llm, recipe), 4 * _adapter_parameters(llm, recipe)
     per_round = 2 * model + 3 * adapter_bytes  # aggregated, injected; weights and Adam's moments
@@ -58,8 +61,7 @@ def needs_of(
         global_model=model,
         round_traffic=2 * model * len(clients),
         client_memory={
-            client: PROCESS_BYTES + ADAM_COPIES * model + DECODED * _data_bytes(card, client)
-            for client in clients
+            client: beside_data + DECODED * _data_bytes(card, client) for client in clients
         },
         injection_memory=PROCESS_BYTES + frozen_bytes + ADAM_COPIES * (adapter_bytes + model),
         run_disk=recipe.federation.rounds * per_round + 2 * adapter_bytes,

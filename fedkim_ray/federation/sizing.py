@@ -52,6 +52,11 @@ class RoundSize(Frozen):
         return sum(client.bytes_up for client in self.clients)
 
 
+def client_worker_bytes(model: LightModel) -> int:
+    """Return the memory that a client's worker takes beside its data."""
+    return WORKER_BYTES + MODEL_COPIES * VALUE_BYTES * sum(p.numel() for p in model.parameters())
+
+
 def size_client(
     model: LightModel, client_id: str, tasks: Sequence[Task], examples: dict[str, int]
 ) -> ClientSize:
@@ -73,7 +78,7 @@ def size_client(
         groups=tuple(sorted(groups)),
         bytes_down=whole,
         bytes_up=sum(size for name, size in sizes.items() if param_group(name) in groups),
-        worker_bytes=WORKER_BYTES + MODEL_COPIES * whole,
+        worker_bytes=client_worker_bytes(model),
     )
 
 
