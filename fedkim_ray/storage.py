@@ -81,7 +81,7 @@ class Folder:
             raise EnvironmentProblemError(
                 f"{text!r} cannot be opened: {error}.",
                 "Object stores need a package of their own, on every machine of the cluster.",
-                "For s3:// `pip install 'fedkim-ray[s3]'`, for gs:// `'fedkim-ray[gcs]'`.",
+                "In the project: `pip install -c constraints.txt '.[s3]'`, for gs:// `'.[gcs]'`.",
             ) from None
         except ValueError as error:
             raise StorageError(

@@ -133,7 +133,7 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
     monkeypatch.delitem(fsspec.registry, "s3", raising=False)
-    with pytest.raises(EnvironmentProblemError, match=r"s3fs.*pip install 'fedkim-ray\[s3\]'"):
+    with pytest.raises(EnvironmentProblemError, match=r"s3fs.*constraints\.txt '\.\[s3\]'"):
         Folder.at("s3://bucket/run")
 
 

@@ -31,7 +31,7 @@ def tiny(url: RootUrl, seed: int = 0) -> None:
 
 @app.command()
 def demo(url: RootUrl, seed: int = 0) -> None:
-    """Write the demo's root: real patients (SUPPORT2) and synthetic X-rays and ECGs."""
+    """Write the demo's root: real patients (SUPPORT2, CLIF demo), synthetic X-rays and ECGs."""
     card = write_demo(url, seed)
     typer.echo(f"{card.num_examples('')} examples of {len(card.files)} files at {url}")
 

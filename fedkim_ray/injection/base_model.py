@@ -130,7 +130,7 @@ def _quantised(quantization: str, precision: torch.dtype, on_gpu: bool) -> dict[
         raise BaseModelError(
             f"base.quantization is {quantization!r}, and bitsandbytes is not installed.",
             "bitsandbytes packs the base's linear layers.",
-            "Install it with `pip install 'fedkim-ray[quantised]'`, or set it to none.",
+            "In the project: `pip install -c constraints.txt '.[quantised]'`, or set it to none.",
         )
     four = BitsAndBytesConfig(
         load_in_4bit=True,

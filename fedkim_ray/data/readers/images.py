@@ -107,7 +107,7 @@ def import_pydicom() -> Any:
         raise EnvironmentProblemError(
             "pydicom is not installed.",
             "DICOM files are read with it.",
-            "Install the importers: pip install -c constraints.txt 'fedkim-ray[importers]'.",
+            "In the project: `pip install -c constraints.txt '.[importers]'`.",
         ) from None
     return pydicom
 

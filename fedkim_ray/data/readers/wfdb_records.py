@@ -105,6 +105,6 @@ def import_wfdb() -> Any:
         raise EnvironmentProblemError(
             "wfdb is not installed.",
             "WFDB records are read with it.",
-            "Install the importers: pip install -c constraints.txt 'fedkim-ray[importers]'.",
+            "In the project: `pip install -c constraints.txt '.[importers]'`.",
         ) from None
     return wfdb
