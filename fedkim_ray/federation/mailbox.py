@@ -23,6 +23,8 @@ Payload: TypeAlias = Any
 MemberId: TypeAlias = str
 MAX_HANDOUTS = 3
 """Times a plan is given to a process that dies with it, before its client has failed the round."""
+MAX_VAIN_STARTS = 20
+"""Times in a row that a member's process may start and die without a word, before it is lost."""
 GRACE_S = 10.0
 """Seconds beyond its plan's own time after which a slot is taken for lost."""
 
@@ -55,6 +57,8 @@ class Taken:
 
     client_id: ClientId
     since_s: float
+    until_s: float
+    """When its member is taken for lost; infinite where the plan has no time of its own."""
 
 
 class Mailbox:
@@ -62,7 +66,7 @@ class Mailbox:
 
     Args:
         pooled: Whether members are slots.
-        idle_timeout_s: Seconds that plans may lie before slots none of which stirs.
+        idle_timeout_s: Seconds that plans may lie before slots none of which is busy or stirs.
         clock: Seconds from any origin.
     """
 
@@ -79,6 +83,8 @@ class Mailbox:
         self._plans: dict[ClientId, RoundPlan] = {}
         self._queue: deque[ClientId] = deque()
         self._taken: dict[MemberId, Taken] = {}
+        self._busy: dict[MemberId, Taken] = {}  # with work of any round: it has not asked since
+        self._vain_starts: Counter[MemberId] = Counter()
         self._handouts: Counter[ClientId] = Counter()
         self._theta_global: Payload = None
         self._replies: list[Letter | ClientFailure] = []
@@ -90,18 +96,24 @@ class Mailbox:
     # What members call.
 
     async def join(self, member: MemberId, node: str, pid: int) -> None:
-        """Note that a member's process is there; a restarted one joins again."""
+        """Note that a member's process is there; a restarted one joins again, but not for ever."""
         starts = self._members[member].num_starts if member in self._members else 0
         self._members[member] = Member(node, pid, starts + 1)
+        self._busy.pop(member, None)
+        self._vain_starts[member] += 1
+        if self._vain_starts[member] > MAX_VAIN_STARTS:
+            said = f"Its process started {MAX_VAIN_STARTS} times in a row and answered nothing."
+            await self.lose(member, said)
         await self._notify()
 
     async def next_plan(self, member: MemberId) -> tuple[RoundPlan, Payload] | None:
-        """Wait for a plan; None when the run is over.
+        """Wait for a plan; None when the run is over, or the member is lost.
 
         A member that asks again before it has answered gets the same plan again; the wait of a
         process that another has replaced ends in vain, and takes no plan.
         """
         process = self._members.get(member)
+        self._busy.pop(member, None)
         while True:
             async with self._changed:
                 await self._changed.wait_for(
@@ -111,9 +123,11 @@ class Mailbox:
                     return None
                 plan = self._plans[self._take(member)]
             if self._handouts[plan.client_id] <= MAX_HANDOUTS:
+                self._busy[member] = self._taken[member]
                 return plan, self._theta_global
             died = f"Its process died {MAX_HANDOUTS} times in this round."
-            await self.fail(ClientFailure.of(plan, "ClientLost", died))
+            self._answer(ClientFailure.of(plan, "ClientLost", died))
+            await self._notify()
 
     async def submit(
         self,
@@ -127,6 +141,7 @@ class Mailbox:
 
         Returns whether plans of the same round wait for a slot.
         """
+        self._hear_of(client_id)
         wanted = self._is_open(client_id, round_index, work)
         kept = self.keep(payload) if wanted else None
         self._answer(Letter(client_id, round_index, size_bytes, kept, work))
@@ -135,6 +150,7 @@ class Mailbox:
 
     async def fail(self, failure: ClientFailure) -> bool:
         """Take a client's failure; returns as ``submit`` does."""
+        self._hear_of(failure.client_id)
         self._answer(failure)
         await self._notify()
         return bool(self._queue)
@@ -148,6 +164,7 @@ class Mailbox:
         self._taken.clear()
         self._handouts.clear()
         self._stirred_s = self._clock()
+        self._drop_unkept()
         self._fail_lost()
         await self._notify()
 
@@ -169,14 +186,15 @@ class Mailbox:
 
     async def lose(self, member: MemberId, reason: str) -> None:
         """Note that a member will not come back."""
-        self._lost[member] = reason
+        self._lost.setdefault(member, reason)  # the first reason is the cause
         self._give_back(member)
         self._fail_lost()
         await self._notify()
 
     async def only_nodes(self, alive: Collection[str]) -> None:
         """Let other slots take what the slots on all other nodes have in hand."""
-        for member in [m for m in self._taken if self._members[m].node not in alive]:
+        held = self._taken.keys() | self._busy.keys()
+        for member in [m for m in held if self._members[m].node not in alive]:
             self._give_back(member)
         await self._notify()
 
@@ -199,8 +217,9 @@ class Mailbox:
         return payload
 
     def _is_over(self, member: MemberId, process: Member | None) -> bool:
-        """Return whether a process waits in vain: the run is over, or its member joined anew."""
-        return self._stopped or self._members.get(member) != process
+        """Return whether a process waits in vain: no more is asked of it, or another took over."""
+        over = self._stopped or member in self._lost
+        return over or self._members.get(member) != process
 
     def _has_plan(self, member: MemberId) -> bool:
         if member in self._taken and self._taken[member].client_id in self._plans:
@@ -215,13 +234,14 @@ class Mailbox:
         else:
             client_id = self._queue.popleft() if self._pooled else member
             self._drop_answered()
-        self._stirred_s = self._clock()
-        self._taken[member] = Taken(client_id, self._stirred_s)
+        self._stirred_s = now = self._clock()
+        self._taken[member] = Taken(client_id, now, now + _limit_s(self._plans[client_id]))
         self._handouts[client_id] += 1
         return client_id
 
     def _give_back(self, member: MemberId) -> None:
         """Put a slot's plan back to the queue's head; a resident's waits for its client alone."""
+        self._busy.pop(member, None)
         taken = self._taken.pop(member, None)
         if taken and self._pooled and taken.client_id in self._plans:
             self._queue.appendleft(taken.client_id)
@@ -230,6 +250,22 @@ class Mailbox:
         """Let the queue begin with a client that still waits for its turn."""
         while self._queue and self._queue[0] not in self._plans:
             self._queue.popleft()
+
+    def _drop_unkept(self) -> None:
+        """Forget answers that came too late to be kept and are asked for once more."""
+        self._replies = [
+            reply
+            for reply in self._replies
+            if isinstance(reply, ClientFailure)
+            or reply.payload is not None
+            or not self._is_open(reply.client_id, reply.round_index, reply.work)
+        ]
+
+    def _hear_of(self, client_id: ClientId) -> None:
+        """Note that the process which has a client's plan lives up to what it started for."""
+        for member, taken in self._busy.items():
+            if taken.client_id == client_id:
+                self._vain_starts[member] = 0
 
     def _is_open(self, client_id: ClientId, round_index: int, work: Work) -> bool:
         plan = self._plans.get(client_id)
@@ -261,10 +297,11 @@ class Mailbox:
         now = self._clock()
         for taken in [*self._taken.values()]:
             plan = self._plans.get(taken.client_id)
-            limit_s = (plan.timeout_s if plan else None) or float("inf")
-            if plan and now - taken.since_s > limit_s + GRACE_S:
+            if plan and now > taken.until_s:
                 said = f"It had not answered after {now - taken.since_s:.0f} s."
                 self._answer(ClientFailure.of(plan, "ClientTimeout", said))
+        if any(now <= taken.until_s for taken in self._busy.values()):
+            self._stirred_s = now  # idle are slots from when the last one may have become free
         if self._queue and now - self._stirred_s > self._idle_timeout_s:
             said = f"No slot took it within {now - self._stirred_s:.0f} s."
             for plan in [self._plans[c] for c in self._queue if c in self._plans]:
@@ -285,3 +322,8 @@ class Mailbox:
         with suppress(TimeoutError):
             async with self._changed, asyncio.timeout(timeout_s):
                 await self._changed.wait_for(true)
+
+
+def _limit_s(plan: RoundPlan) -> float:
+    """Return the seconds after which whoever took a plan is taken for lost."""
+    return float("inf") if plan.timeout_s is None else plan.timeout_s + GRACE_S

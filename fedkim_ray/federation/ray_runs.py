@@ -22,9 +22,10 @@ from ray.util import remove_placement_group
 from fedkim_ray.federation.mailbox import MemberId
 from fedkim_ray.federation.ray_worker import MailboxTold, run_member
 
-MAX_WORKER_RESTARTS = 20
-"""Times Ray Train restarts a member's worker before the member is lost; within one round the
-mailbox gives up earlier."""
+WORKER_RESTARTS = -1
+"""Times Ray Train restarts a member's worker: any number, for it never forgets one and a run may be
+long. The mailbox ends a member whose processes start in vain (``MAX_VAIN_STARTS``); one whose
+processes do not even join answers no plan and fails its rounds."""
 TEAM_TIMEOUT_S = 7 * 24 * 3600
 """Seconds that a client's other workers wait for the one that asks for plans, longer than any
 injection; what hangs is ended by the client's own timeout."""
@@ -94,7 +95,7 @@ class TrainRuns:
             run_config=RunConfig(
                 name=name,
                 storage_path=self._scratch,
-                failure_config=FailureConfig(max_failures=MAX_WORKER_RESTARTS),
+                failure_config=FailureConfig(max_failures=WORKER_RESTARTS),
                 callbacks=[MailboxTold(self._mailbox)],  # type: ignore[list-item]
             ),
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedkim_ray.config import LocalTrainingConfig
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
-from fedkim_ray.federation.mailbox import GRACE_S, Letter, Mailbox, Member
+from fedkim_ray.federation.mailbox import GRACE_S, MAX_VAIN_STARTS, Letter, Mailbox, Member
 
 
 def plan(client_id: str, round_index: int) -> RoundPlan:
@@ -247,6 +247,54 @@ def test_slots_are_idle_from_when_the_round_begins() -> None:
     run(scenario())
 
 
+async def a_queue_behind_a_busy_slot(clock: Hands) -> Mailbox:
+    """Return a mailbox whose only slot took a, of 600 s, and where plans may lie for 180 s."""
+    mailbox = Mailbox(pooled=True, idle_timeout_s=180.0, clock=clock)
+    await mailbox.join("s0", "node", 1)
+    await mailbox.begin({c: pooled_plan(c, 600.0) for c in "ab"}, "theta")
+    assert await taken(mailbox, "s0") == "a"
+    return mailbox
+
+
+def test_plans_behind_a_busy_slot_wait_for_it() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = await a_queue_behind_a_busy_slot(clock)
+        clock.now_s = 600.0
+        assert await mailbox.replies(0.0) == []
+        await mailbox.submit("a", 0, "train", "update", 1)
+        assert await taken(mailbox, "s0") == "b"
+        assert await mailbox.replies(0.0) == [Letter("a", 0, 1, "update")]
+
+    run(scenario())
+
+
+def test_a_slot_with_work_of_an_earlier_attempt_is_busy_in_the_next() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = await a_queue_behind_a_busy_slot(clock)
+        clock.now_s = 10.0
+        await mailbox.begin({"b": pooled_plan("b", 600.0)}, "theta")
+        clock.now_s = 200.0
+        assert await mailbox.replies(0.0) == []
+        await mailbox.join("s0", "node", 2)  # its process died, and another waits for nothing
+        clock.now_s = 381.0
+        assert [f.client_id for f in await mailbox.replies(0.0)] == ["b"]
+
+    run(scenario())
+
+
+def test_slots_are_idle_from_when_the_last_was_taken_for_lost() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = await a_queue_behind_a_busy_slot(clock)
+        for now_s, failed in ((610.0, []), (611.0, ["a"]), (791.0, []), (792.0, ["b"])):
+            clock.now_s = now_s
+            assert [f.client_id for f in await mailbox.replies(0.0)] == failed
+
+    run(scenario())
+
+
 def test_a_late_update_from_the_queues_middle_is_not_given_up() -> None:
     async def scenario() -> None:
         clock = Hands()
@@ -317,5 +365,55 @@ def test_an_answer_to_other_work_of_the_round_leaves_the_plan_open() -> None:
         await mailbox.submit("a", 0, "score_injected", "late", 1)
         assert await mailbox.replies(0.0) == [Letter("a", 0, 1, None, "score_injected")]
         assert (await mailbox.next_plan("a")) == (plan("a", 0), "theta")
+
+    run(scenario())
+
+
+def test_an_update_that_came_too_late_to_be_kept_is_asked_for_again() -> None:
+    async def scenario() -> None:
+        clock = Hands()
+        mailbox = await a_queue_behind_a_busy_slot(clock)
+        clock.now_s = 611.0
+        assert [f.client_id for f in await mailbox.replies(0.0)] == ["a"]
+        await mailbox.submit("a", 0, "train", "update", 1)  # nobody reads it before the retry
+        await mailbox.begin({"a": pooled_plan("a").model_copy(update={"attempt": 1})}, "theta")
+        assert await mailbox.replies(0.0) == []
+        assert await taken(mailbox, "s0") == "a"
+
+    run(scenario())
+
+
+async def die(mailbox: Mailbox, times: int) -> None:
+    """Let the processes of ``a`` die with a plan in hand, so many times, and another start."""
+    for pid in range(times):
+        await mailbox.begin({"a": plan("a", 0)}, "theta")
+        await mailbox.next_plan("a")
+        await mailbox.join("a", "node", pid)
+
+
+def test_a_member_whose_processes_all_die_without_a_word_is_lost() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox()
+        await mailbox.join("a", "node", 0)
+        await die(mailbox, MAX_VAIN_STARTS)
+        assert await mailbox.next_plan("a") is None
+        await mailbox.lose("a", "Its run ended.")
+        [failure] = await mailbox.replies(0.0)
+        assert isinstance(failure, ClientFailure)
+        assert (failure.code, "20 times in a row" in failure.message) == ("ClientLost", True)
+
+    run(scenario())
+
+
+def test_deaths_between_answers_do_not_add_up() -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox()
+        await mailbox.join("a", "node", 0)
+        for _ in range(3):
+            await die(mailbox, MAX_VAIN_STARTS - 1)
+            await mailbox.begin({"a": plan("a", 0)}, "theta")
+            await mailbox.next_plan("a")
+            await mailbox.fail(ClientFailure.of(plan("a", 0), "ClientTimeout", "It hung."))
+        assert (await mailbox.members(-1, 0.0))[1] == {}
 
     run(scenario())

@@ -125,7 +125,7 @@ def test_a_worker_killed_in_a_round_comes_back_and_answers(
 
 
 def test_a_client_that_dies_for_good_is_a_failed_client(tiny, opened, monkeypatch) -> None:
-    monkeypatch.setattr("fedkim_ray.federation.ray_runs.MAX_WORKER_RESTARTS", 0)
+    monkeypatch.setattr("fedkim_ray.federation.ray_runs.WORKER_RESTARTS", 0)
     with nothing_left_behind(), opened("resident") as clients:
         assert isinstance(clients, RayClients)
         os.kill(clients.members()["south"].pid, signal.SIGKILL)
