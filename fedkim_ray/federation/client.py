@@ -118,7 +118,8 @@ class Client:
         weights = task_weights({task: len(s) for task, s in self.data.train.items()})
         optimizer = fresh_adam(theta, plan.local.lr, plan.local.weight_decay)
         self.model.train()
-        half = HalfRound(plan, theta_global, self.team)
+        origin = f"{self.setup.model_dump_json()} {self.data.version}"
+        half = HalfRound(plan, theta_global, self.team, origin)
         done = half.restore(self.theta, optimizer)
         for batch, size in self._batches(plan, skip=done.num_batches):
             loss = torch.zeros(())

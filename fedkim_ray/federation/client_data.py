@@ -3,6 +3,7 @@
 Only the client's own process calls this. Errors name files, rows and columns, never values.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -25,6 +26,8 @@ class ClientData:
 
     train: Mapping[TaskId, SampleSet]
     valid: Mapping[TaskId, SampleSet]
+    version: str
+    """Another one where a file of D^n was written anew."""
 
 
 def load_client_data(
@@ -41,10 +44,19 @@ def load_client_data(
         require_listed(root, card, f"clients/{client_id}")
     home = root / "clients" / client_id
     ordered = sorted(tasks, key=lambda task: task.id)
+    version = _version([home / t.id / "train" for t in ordered])  # before the files are read
     return ClientData(
         train={t.id: _load_labelled(home / t.id / "train", t, spec) for t in ordered},
         valid={t.id: _load_labelled(home / t.id / "valid", t, spec) for t in ordered},
+        version=version,
     )
+
+
+def _version(folders: Sequence[Folder]) -> str:
+    """Return a digest of what the file system says of the sample files: no content is read."""
+    files = [(f, name) for f in folders for name in f.glob("*.parquet")]
+    keys = [f"{f.full(name)} {f.fs.ukey(f.full(name))}" for f, name in files]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
 def _card_if_shown(root: Folder) -> DatasetCard | None:

@@ -2,9 +2,10 @@
 
 Every ``local.checkpoint_every`` batches a worker writes its parameters, Adam's moments, the state
 of its random numbers and how far it is, into the scratch folder of its own user. Whoever trains the
-same round from the same global parameters there goes on from it, to the same bits; a worker
-elsewhere begins anew. The file never leaves the client's machine, and goes when the round is
-trained; one whose round was given up goes when another round begins there, a week later.
+same round of the same run there, from the same global parameters and the same data, goes on from
+it, to the same bits; a worker elsewhere begins anew. The file never leaves the client's machine,
+and goes when the round is trained; one whose round was given up goes when another round begins
+there, a week later.
 """
 
 import hashlib
@@ -46,14 +47,15 @@ class HalfRound:
         plan: What is trained.
         theta_global: What it is trained from.
         team: This worker's place among the client's workers, who go on together or not at all.
+        origin: What else the numbers follow from: the run, the client's setup and its data.
     """
 
-    def __init__(self, plan: RoundPlan, theta_global: Params, team: Team) -> None:
+    def __init__(self, plan: RoundPlan, theta_global: Params, team: Team, origin: str) -> None:
         self._every = plan.local.checkpoint_every
         self._team = team
         if self._every:
             same = plan.model_dump_json(exclude={"timeout_s", "attempt"})
-            digest = hashlib.sha256(same.encode())
+            digest = hashlib.sha256(f"{same} {origin}".encode())
             digest.update(encode_params(theta_global).data)
             self._folder = scratch_dir() / "half_rounds"
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

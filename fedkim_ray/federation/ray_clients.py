@@ -73,7 +73,7 @@ def open_clients(
         RecipeError: the quorum is larger than the number of clients, or one has nothing to learn.
     """
     setups = make_setups(
-        client_ids, data_url, spec, encoders, tasks_by_client, all_tasks, federation
+        client_ids, data_url, spec, encoders, tasks_by_client, all_tasks, federation, run_id
     )
     if execution == "local":
         return LocalClients(setups, seed)

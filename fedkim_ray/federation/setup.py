@@ -30,6 +30,8 @@ class ClientSetup(Frozen):
     all_tasks: tuple[Task, ...]
     """Tasks that the light model has a head for, the same for all clients."""
     threads: PositiveInt = 1
+    run_id: str = ""
+    """Half-trained rounds of another run are none of this one's."""
 
 
 SetupOf: TypeAlias = Callable[[ClientId], ClientSetup]
@@ -82,6 +84,7 @@ def make_setups(
     tasks_by_client: Mapping[ClientId, tuple[Task, ...]],
     all_tasks: Sequence[Task],
     federation: FederationConfig,
+    run_id: str = "",
 ) -> list[ClientSetup]:
     """Return each client's setup; the light model has heads for yes/no tasks alone.
 
@@ -109,6 +112,7 @@ def make_setups(
                 tasks=own,
                 all_tasks=heads,
                 threads=federation.threads_per_client,
+                run_id=run_id,
             )
         )
     return setups

@@ -1,6 +1,7 @@
 """A worker that dies in a round goes on in the middle of its epoch, to the same bits."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,32 @@ def test_another_round_or_other_parameters_begin_anew(tiny) -> None:
         client = MortalClient(tiny.setups["south"])
         client.train_round(tiny.plan("south", index, **EVERY), theta)
         assert client.num_batches == 12
+
+
+def test_another_run_or_other_encoders_begin_anew(tiny) -> None:
+    die(tiny, before=10)
+    own = tiny.setups["south"]
+    encoders = own.encoders.model_copy(update={"dropout": 0.2})
+    for changes in ({"run_id": "another"}, {"encoders": encoders}):
+        client = MortalClient(own.model_copy(update=changes))
+        client.train_round(tiny.plan("south", **EVERY), tiny.params)
+        assert client.num_batches == 12
+
+
+def test_data_that_were_written_anew_begin_anew(tiny, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(tiny.root, root)
+    setup = tiny.setups["south"].model_copy(update={"data_url": str(root)})
+    client = MortalClient(setup)
+    client.dies_before = 10
+    with pytest.raises(Killed):
+        client.train_round(tiny.plan("south", **EVERY), tiny.params)
+    for file in root.glob("clients/south/*/train/*.parquet"):
+        shutil.copy2(file, file.with_suffix(".new"))  # the same bytes, size and time
+        file.with_suffix(".new").replace(file)
+    client = MortalClient(setup)
+    client.train_round(tiny.plan("south", **EVERY), tiny.params)
+    assert client.num_batches == 12
 
 
 def test_unless_it_is_asked_to_a_client_writes_nothing(tiny, half_rounds: Path) -> None:
