@@ -7,7 +7,7 @@ from. The driver ends as after Ctrl-C: clients are let go, what was published is
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fedkim_ray.errors import RunAbortedError
 from fedkim_ray.run_folder import RunFolder
@@ -20,7 +20,7 @@ WAKE = signal.SIGUSR1
 
 @contextmanager
 def abortable(run: RunFolder, poll_s: float = POLL_S) -> Iterator[None]:
-    """End the block, which runs in the main thread, when somebody asks for it.
+    """End the block, which runs in the main thread, when somebody asks for it from now on.
 
     Raises:
         RunAbortedError: somebody did.
@@ -31,10 +31,11 @@ def abortable(run: RunFolder, poll_s: float = POLL_S) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(poll_s):
-            if run.abort_requested():
-                main = threading.main_thread().ident or 0
-                signal.pthread_kill(main, WAKE)  # ends a blocking call, too
-                return
+            with suppress(Exception):  # storage that fails once may answer the next time
+                if run.abort_requested():
+                    main = threading.main_thread().ident or 0
+                    signal.pthread_kill(main, WAKE)  # ends a blocking call, too
+                    return
 
     watcher = threading.Thread(target=watch, name="abort-watch", daemon=True)
     watcher.start()

@@ -38,6 +38,21 @@ def driving(run: RunFolder) -> Iterator[RunFolder]:
             run.folder.fs.rm(run.folder.full(CLAIM_FILE))
 
 
+@contextmanager
+def failure_told(run: RunFolder) -> Iterator[None]:
+    """Log the error that ends the block, if this driver still has the run."""
+    try:
+        yield
+    except Exception as error:
+        own = isinstance(error, FedKimError)  # another's text is not known to hold no data
+        said = str(error) if own else type(error).__name__
+        with suppress(FedKimError, OSError):  # what ended the block is the news
+            if run.folder.claim:
+                run.folder.claim.require()
+            run.log({"event": "failed", "error": said})
+        raise
+
+
 def _this_process() -> dict[str, Any]:
     started_s = psutil.Process().create_time()
     return {"host": socket.gethostname(), "pid": os.getpid(), "started_s": started_s}

@@ -107,7 +107,7 @@ CLIENT_FAILURES = Metric(
     "fedkim_client_failures_total",
     "counter",
     "1",
-    "Rounds that a client took no part in, by cause.",
+    "Rounds that a client was asked for and took no part in, by the cause of its last failure.",
     ("client", "cause"),
 )
 LATE_UPDATES = Metric(

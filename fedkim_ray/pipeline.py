@@ -30,7 +30,7 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.data.modalities import ENCODED
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card, require_listed
 from fedkim_ray.data.tasks import task_table
-from fedkim_ray.driving import driving
+from fedkim_ray.driving import driving, failure_told
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState
@@ -115,8 +115,9 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
 
     Raises:
         StorageError: a process on this host drives the run, or a driver anywhere took it over.
+        RunAbortedError: somebody asked for the end of the run.
     """
-    with driving(run) as driven:
+    with driving(run) as driven, abortable(driven), failure_told(driven):
         return _drive(driven, on_event)
 
 
@@ -139,11 +140,8 @@ def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
             "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
         }
     )
-    with (
-        abortable(run),
-        # Processes of Ray Train may write there while it is removed.
-        tempfile.TemporaryDirectory(prefix="fedkim-", ignore_cleanup_errors=True) as scratch,
-    ):
+    # Processes of Ray Train may write there while it is removed.
+    with tempfile.TemporaryDirectory(prefix="fedkim-", ignore_cleanup_errors=True) as scratch:
         if first < recipe.federation.rounds or _needs_clients(run):
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),

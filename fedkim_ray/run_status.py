@@ -21,10 +21,11 @@ PHASES = {
     "scored": "clients have scored",
     "bundle": "finished",
     "aborted": "aborted",
+    "failed": "failed",
 }
 """What an event says of the run's present."""
 BEGIN = {"round_started", "scoring_started"}
-END = {"round_finished", "scored", "run_started"}
+END = {"round_finished", "scored", "run_started", "failed"}
 """Events between which clients have plans."""
 
 
@@ -33,7 +34,8 @@ def read_status(run: RunFolder) -> dict[str, Any]:
     events = read_log(run)
     done, total = run.rounds_done(), run.recipe.federation.rounds
     finished = is_published(run.bundle)
-    phases = [PHASES[e["event"]] for e in events if e["event"] in PHASES]
+    told = [e for e in events if e["event"] in PHASES]
+    phase = "finished" if finished else PHASES[told[-1]["event"]] if told else "not started"
     return {
         "run_id": run.run_id,
         "recipe": run.recipe.name,
@@ -41,7 +43,8 @@ def read_status(run: RunFolder) -> dict[str, Any]:
         "rounds_done": done,
         "rounds": total,
         "waiting_for_injection": done < total and is_published(run.aggregated(done)),
-        "phase": "finished" if finished else (phases or ["not started"])[-1],
+        "phase": phase,
+        "error": told[-1]["error"] if phase == "failed" else None,
         "last_event_s_ago": round(time.time() - events[-1]["time"], 1) if events else None,
         "abort_requested": run.abort_requested(),
         "current_round": current_round(events),

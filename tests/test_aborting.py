@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,17 @@ def test_ctrl_c_stays_ctrl_c(run: RunFolder) -> None:
     with pytest.raises(KeyboardInterrupt), abortable(run):
         raise KeyboardInterrupt
     assert read_log(run) == []
+
+
+def test_a_look_that_fails_is_not_the_last(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: Iterator[bool | OSError] = iter([False, OSError("The storage is busy."), True, True])
+
+    def abort_requested(own: RunFolder) -> bool:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(RunFolder, "abort_requested", abort_requested)
+    with pytest.raises(RunAbortedError), abortable(run, poll_s=0.02):
+        time.sleep(20.0)

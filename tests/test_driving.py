@@ -6,16 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from fedkim_ray.driving import driving
+from fedkim_ray.driving import driving, failure_told
 from fedkim_ray.errors import StorageError
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
+from fedkim_ray.run_status import read_status
 from fedkim_ray.storage import is_published, publish
 
 
@@ -92,3 +94,21 @@ def test_a_run_is_taken_from_a_driver_that_was_killed(
         time.sleep(0.01)
     with driving(run) as driven:
         aggregate(driven)
+
+
+def end(run: RunFolder, error: Exception, claim: str | None = None) -> tuple[str, str | None]:
+    """Let a driver end with an error, its claim replaced before; return the status after it."""
+    with suppress(type(error)), driving(run) as driven, failure_told(driven):
+        run.log({"event": "run_started"})
+        if claim:
+            run.folder.write_json("driver.json", {"token": claim})
+        raise error
+    status = read_status(run)
+    return status["phase"], status["error"]
+
+
+def test_what_ends_a_run_is_in_its_log_unless_another_drives_it(run: RunFolder) -> None:
+    own = StorageError("It came.", "That was due.", "Do this.")
+    assert end(run, own) == ("failed", "It came. That was due. Do this.")
+    assert end(run, ValueError("Jane Doe")) == ("failed", "ValueError")
+    assert end(run, own, claim="another's") == ("starting", None)

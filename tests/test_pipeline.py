@@ -3,6 +3,7 @@
 What was published before is made by hand.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from fedkim_ray import pipeline
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.errors import RecipeError
+from fedkim_ray.errors import RecipeError, RunAbortedError
 from fedkim_ray.federation.round_files import publish_aggregated
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.pipeline import plan_run, run_recipe, validation_of
@@ -123,3 +124,19 @@ def test_scores_that_a_kill_cut_off_are_made_when_the_run_goes_on(
     assert not any(e["event"] == "injection_started" for e in told)
     assert facts.validation == validation_of(run)
     assert facts.validation["covid19"].num_examples > 0
+
+
+def test_a_run_is_aborted_while_it_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path / "run")
+    run.request_abort()  # of the run before, which is resumed here
+
+    def plan_slowly(recipe: object) -> None:
+        assert not run.abort_requested()
+        run.request_abort()
+        time.sleep(20.0)
+
+    monkeypatch.setattr(pipeline, "plan_run", plan_slowly)
+    with pytest.raises(RunAbortedError):
+        run_recipe(run, lambda event: None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedkim_ray.cli import submit
@@ -36,14 +37,15 @@ def status(out: RunUrl, as_json: AsJson = False) -> None:
     table = Table(title=facts["run_id"], show_header=False)
     for name, value in facts.items():
         if name not in IN_TABLES:
-            table.add_row(name.replace("_", " "), str(value))
+            table.add_row(name.replace("_", " "), escape(str(value)))
     console.print(table)
     _show_rounds(console, facts)
     if now := facts["current_round"]:
         failed = ", ".join(f"{client} ({cause})" for client, cause in now["failed"].items())
         console.print(
             f"Round {now['round'] + 1}: {len(now['finished'])} finished, failed: "
-            f"{failed or 'none'}, waited for: {', '.join(now['waiting']) or 'none'}."
+            f"{failed or 'none'}, waited for: {', '.join(now['waiting']) or 'none'}.",
+            markup=False,
         )
     for client, said in facts["last_failure"].items():
         console.print(f"{client}, {said}", style="yellow", markup=False, highlight=False)

@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from fedkim_ray.config import FederationConfig
+from fedkim_ray.errors import RoundFailedError
 from fedkim_ray.federation.aggregation import ServerState, Strategy
 from fedkim_ray.federation.clients import Clients, OnEvent
 from fedkim_ray.federation.collecting import Clock, collect, wait_for_clients
 from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.inbox import Inbox
-from fedkim_ray.federation.report import RoundReport, export_metrics, task_means
+from fedkim_ray.federation.report import RoundReport, export_failures, export_metrics, task_means
 from fedkim_ray.federation.round_policy import RoundPolicy
 from fedkim_ray.federation.round_times import RoundTimes
 from fedkim_ray.federation.sampling import number_to_sample, sample_clients
@@ -73,6 +74,9 @@ def run_round(
             updates = map(equally_weighted, updates)
         per_modality = federation.min_clients_per_modality
         after, kept = aggregate(strategy, state, updates, per_modality)
+    except RoundFailedError:
+        export_failures(inbox.failures, inbox.clients)
+        raise
     finally:
         clients.end_round()
         inbox.close()

@@ -1,7 +1,7 @@
 """What a round leaves behind for people: who took part, what came, what failed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
@@ -119,10 +119,21 @@ def export_metrics(report: RoundReport) -> None:
     if report.num_available <= MAX_CLIENT_SERIES:
         for client in report.clients:
             _export_client(client)
-    for failure in report.failures:
-        telemetry.inc(names.CLIENT_FAILURES, client=failure.client_id, cause=failure.cause)
+    export_failures(report.failures, {client.client_id for client in report.clients})
     for client_id in report.late_updates:
         telemetry.inc(names.LATE_UPDATES, client=client_id)
+
+
+def export_failures(failures: Sequence[FailureReport], delivered: Collection[ClientId]) -> None:
+    """Send the last failure of each client that took no part in a round to the exporter.
+
+    Args:
+        failures: All of the round, in order of arrival.
+        delivered: Clients whose update was usable in the end.
+    """
+    for client_id, cause in {f.client_id: f.cause for f in failures}.items():
+        if client_id not in delivered:
+            telemetry.inc(names.CLIENT_FAILURES, client=client_id, cause=cause)
 
 
 def _export_client(client: ClientReport) -> None:

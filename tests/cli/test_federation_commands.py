@@ -73,6 +73,12 @@ def test_status_for_people_and_machines(run: RunFolder) -> None:
     assert "a, round 0: X: [3]" in said
 
 
+def test_status_shows_what_a_run_stopped_with(run: RunFolder) -> None:
+    run.log({"event": "failed", "error": "Round 3 has nothing [/to average]."})
+    said = say("status", run.folder.url)
+    assert "[/to average]" in said
+
+
 def test_abort_leaves_the_mark_and_says_when_nobody_answers(run: RunFolder) -> None:
     assert "no driver" in say("abort", run.folder.url, "--wait", "0")
     assert run.abort_requested()

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 import torch
 
+from fedkim_ray import telemetry
 from fedkim_ray.config import FederationConfig, FedProxConfig
 from fedkim_ray.errors import RoundFailedError
 from fedkim_ray.federation.aggregation import Strategy
@@ -221,6 +222,18 @@ def test_a_round_that_fails_twice_stops_with_each_clients_reason() -> None:
     ):
         play(clients, min_clients=2)
     assert STATE.params[W].item() == 10.0
+
+
+def test_the_failures_of_a_round_that_stops_the_run_are_exported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+    script = [[failure("a"), update("b", 8.0)], [failure("a", "Fatal", attempt=1)]]
+    clients = ScriptedClients(script)
+    with pytest.raises(RoundFailedError):
+        play(clients, min_clients=2)
+    told = 'fedkim_client_failures_total{cause="Fatal",client="a"} 1.0'
+    assert told in telemetry.render().decode()
 
 
 @pytest.mark.parametrize(

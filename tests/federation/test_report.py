@@ -74,6 +74,17 @@ def test_a_rounds_numbers_are_exported() -> None:
 
 
 @pytest.mark.usefixtures("own_registry")
+def test_a_client_that_delivered_in_the_end_missed_no_round() -> None:
+    again = [FailureReport(client_id="twice", cause=c, message="") for c in ("First", "Last")]
+    retried = FailureReport(client_id="a", cause="Mended", message="")
+    export_metrics(REPORT.model_copy(update={"failures": (retried, *again)}))
+    text = telemetry.render().decode()
+    assert 'fedkim_client_failures_total{cause="Last",client="twice"} 1.0' in text
+    assert "Mended" not in text
+    assert "First" not in text
+
+
+@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(("num_available", "has_series"), [(1000, True), (1001, False)])
 def test_a_client_among_too_many_has_no_series_of_its_own(
     num_available: int, has_series: bool
