@@ -50,8 +50,28 @@ def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
 def test_the_trimmed_mean_cuts_a_share_at_each_end() -> None:
     # floor(0.2 * 5) = 1 at each end: the mean of 2 3 4 and of 0 1 2.
     assert change(TrimmedMean(beta=0.2), image_updates([*HONEST, LIAR])) == [3.0, 1.0]
-    # floor(0.2 * 4) = 0: nothing is cut.
-    assert change(TrimmedMean(beta=0.2), image_updates(HONEST)) == [2.5, 1.5]
+    # floor(0.0 * 4) = 0: nothing is cut.
+    assert change(TrimmedMean(beta=0.0), image_updates(HONEST)) == [2.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "needed"),
+    # The least K with floor(beta * K) >= 1; 1 / 0.49 = 2.04.
+    [
+        (Median(), 3),
+        *(
+            (TrimmedMean(beta=b), k)
+            for b, k in ((0.0, 1), (0.1, 10), (0.2, 5), (0.3, 4), (0.49, 3))
+        ),
+    ],
+    ids=str,
+)
+def test_one_liar_among_the_fewest_moves_nothing_far(strategy: Strategy, needed: int) -> None:
+    assert strategy.min_updates == needed
+    if needed > 1:
+        assert change(strategy, image_updates([*[[1.0, 1.0]] * (needed - 1), LIAR])) == [1.0, 1.0]
+        with pytest.raises(RoundFailedError, match=f"{needed - 1} updates of 'encoders.image'"):
+            change(strategy, image_updates([[1.0, 1.0]] * (needed - 1)))
 
 
 def test_the_share_is_not_lost_to_rounding() -> None:

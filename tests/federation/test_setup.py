@@ -34,6 +34,8 @@ def test_setups_travel_together_and_come_apart_again(tiny) -> None:
     ("config", "text"),
     [
         ({"strategy": {"name": "krum", "num_faulty": 1}}, "strategy krum needs 5. 2 clients"),
+        ({"strategy": {"name": "median"}}, "strategy median needs 3. 2 clients"),
+        ({"strategy": {"name": "trimmed_mean"}}, "strategy trimmed_mean needs 5. 2 clients"),
         ({"min_clients": 2, "clients_per_round": 1}, "min_clients is 2.*a round asks 1"),
         ({"min_clients_per_modality": 3}, "min_clients_per_modality is 3"),
     ],

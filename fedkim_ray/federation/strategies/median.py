@@ -20,6 +20,11 @@ from fedkim_ray.federation.strategies.robust import Robust
 class Median(Robust):
     """The middle of the clients, coordinate by coordinate."""
 
+    @property
+    def min_updates(self) -> int:
+        """3: the median of two is their mean, which either can move anywhere."""
+        return 3
+
     def combine(self, deltas_KN: Tensor) -> Tensor:
         """Return the median over clients, (N,)."""
         K, ordered_KN = len(deltas_KN), deltas_KN.sort(0).values
