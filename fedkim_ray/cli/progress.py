@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -111,13 +112,16 @@ class RunProgress:
     def _on_client_lost(self, event: Mapping[str, Any]) -> None:
         self.console.print(f"[yellow]{event['client']} is lost[/]")
 
+    def _on_client_absent(self, event: Mapping[str, Any]) -> None:
+        self.console.print(f"[yellow]{event['client']} is absent:[/] {escape(event['message'])}")
+
     def _on_client_finished(self, event: Mapping[str, Any]) -> None:
         loss = event["metrics"].get("train/loss")
         note = event["client"] if loss is None else f"{event['client']} loss {loss:.3f}"
         self.progress.update(self.stage, advance=1, note=note)
 
     def _on_client_failed(self, event: Mapping[str, Any]) -> None:
-        self.console.print(f"[yellow]{event['client']} failed:[/] {event['message']}")
+        self.console.print(f"[yellow]{event['client']} failed:[/] {escape(event['message'])}")
 
     def _on_aggregated(self, event: Mapping[str, Any]) -> None:
         losses = ", ".join(f"{t} {v:.3f}" for t, v in event["valid_auroc"].items())

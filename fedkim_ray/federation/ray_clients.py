@@ -26,6 +26,7 @@ from fedkim_ray.federation.ray_runs import MemberSpec, TrainRuns
 from fedkim_ray.federation.ray_worker import RayMailbox
 from fedkim_ray.federation.resources import missing_labels, missing_resources
 from fedkim_ray.federation.setup import ClientSetup, Opener, PoolSetup, make_setups
+from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import Packed, decode_update, encode_params
 from fedkim_ray.types import ClientId, Params, Task
@@ -67,7 +68,7 @@ def open_clients(
         seed: The run's seed.
         run_id: Name of the run; unique within the cluster.
         scratch: Folder for Ray Train's own files; on a cluster one that all nodes reach.
-        on_event: Told when a client or slot has joined.
+        on_event: Told when a client or slot has joined, is lost or absent at the start.
 
     Raises:
         RecipeError: the quorum is larger than the number of clients, or one has nothing to learn.
@@ -182,10 +183,12 @@ class RayClients:
         return joined
 
     def __enter__(self) -> Self:
-        """Start every member and wait until all have joined.
+        """Start every member and wait until all have joined, or until the time is up for a quorum.
+
+        Those that are absent then may join later.
 
         Raises:
-            EnvironmentProblemError: Ray is not running, or a member did not start in time.
+            EnvironmentProblemError: Ray is not running, or too few members started in time.
         """
         if not ray.is_initialized():
             raise EnvironmentProblemError(
@@ -195,7 +198,7 @@ class RayClients:
             )
         try:
             self._start()
-            self._wait_for_all()
+            self._wait_for_members()
         except BaseException:
             self.close(ABORT_TIMEOUT_S)
             raise
@@ -251,21 +254,32 @@ class RayClients:
         """Return a resident's setup: it learns of no other client."""
         return PoolSetup.join([self._setups[client_id]]).model_dump_json()
 
-    def _wait_for_all(self) -> None:
+    def _wait_for_members(self) -> None:
         deadline = time.monotonic() + self._federation.join_timeout_s
-        wanted, present = self.member_specs.keys(), set[MemberId]()
+        wanted, present, num_there = self.member_specs.keys(), set[MemberId](), 0
         while absent := sorted(wanted - present):
             left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 and num_there < self._quorum:
                 raise self._absent(absent)
+            if left_s <= 0:
+                said = self._absent(absent).came
+                for member in absent:
+                    self._tell(member, "client_absent", message=said)
+                return
             joined, lost = self._ask(self._mailbox.members.remote(len(present), left_s))
             for member in sorted((joined.keys() | lost.keys()) - present):
                 self._tell(member, "client_lost" if member in lost else "client_joined")
-            present = joined.keys() | lost.keys()
+            present, num_there = joined.keys() | lost.keys(), len(joined.keys() - lost.keys())
 
-    def _tell(self, member: MemberId, event: str) -> None:
+    @property
+    def _quorum(self) -> int:
+        """Fewest members that a round can do with; one slot is enough for all clients."""
+        strategy = build_strategy(self._federation.strategy)
+        return 1 if self._pooled else max(self._federation.min_clients, strategy.min_updates)
+
+    def _tell(self, member: MemberId, event: str, **facts: str) -> None:
         if self._on_event:
-            self._on_event({"event": event, "client": member})
+            self._on_event({"event": event, "client": member, **facts})
 
     def _absent(self, absent: Sequence[MemberId]) -> EnvironmentProblemError:
         demands = {
@@ -281,7 +295,8 @@ class RayClients:
             f"{'Slots' if self._pooled else 'Clients'} {', '.join(absent)} did not start within "
             f"{self._federation.join_timeout_s:g} s. "
             + " ".join([missing_resources(demands, total, free), *lacking]),
-            "Each needs a worker of its own for the whole run.",
+            f"Each needs a worker of its own for the whole run, and {self._quorum} are the fewest "
+            "to begin with.",
             "Add nodes, resources or labels, lower federation.cpus_per_client, correct "
             "federation.client_resources or client_selector, leave clients out with "
             "data.clients, or raise federation.join_timeout_s.",
