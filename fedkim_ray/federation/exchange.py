@@ -81,7 +81,7 @@ class Exchange(Protocol):
         ...
 
     def fail(self, failure: ClientFailure) -> None:
-        """Say that there will be no update."""
+        """Say that there will be no update; it may end the process."""
         ...
 
 
@@ -104,8 +104,8 @@ OpenTrainer: TypeAlias = Callable[[ClientId], Trainer]
 def serve_plans(exchange: Exchange, open_trainer: OpenTrainer) -> None:
     """Answer plans until there are no more: the whole life of a client, or of a slot of many.
 
-    An error ends the round for this client, not the process: it is told to the server, and the
-    next plan is asked for.
+    An error ends the round for this client, not the process, unless the exchange ends that: it is
+    told to the server, and the next plan is asked for.
     """
     while (plan := exchange.next_plan()) is not None:
         try:

@@ -36,11 +36,11 @@ def run_member(config: dict[str, Any]) -> None:
     setup = PoolSetup.model_validate_json(config["setup"])
     torch.set_num_threads(setup.shared.threads)
     team = team_of_process()
-    leader = RayExchange(config["member"], config["mailbox"]) if team.rank == 0 else None
+    own, leads = RayExchange(config["member"], config["mailbox"]), team.rank == 0
     try:
-        if leader:
-            leader.join()
-        exchange = leader if leader and team.size == 1 else TeamExchange(leader)
+        if leads:
+            own.join()
+        exchange = own if team.size == 1 else TeamExchange(own, leads)
         serve_plans(exchange, config["opener"](setup.of))
     except ActorDiedError:
         return  # the mailbox is gone, and with it the run

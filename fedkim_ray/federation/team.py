@@ -2,9 +2,10 @@
 
     gradient = sum over workers of the gradient of their share of each batch
 
-Worker 0 speaks with the server. Plans and parameters are broadcast from it, every batch is split
-over all, and gradients are summed, so that the update is the one that a single worker would have
-sent, but for the order of floating-point sums and for dropout, which each worker draws by itself.
+Worker 0 speaks with the server, and any worker where it fails. Plans and parameters are broadcast
+from it, every batch is split over all, and gradients are summed, so that the update is the one that
+a single worker would have sent, but for the order of floating-point sums and for dropout, which
+each worker draws by itself.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fedkim_ray.errors import ClientFailedError
 from fedkim_ray.federation.exchange import ClientFailure, Exchange, RoundPlan
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_params, encode_params
@@ -74,11 +76,13 @@ class TeamExchange:
     """One worker's end of the exchange: worker 0 speaks with the server, all hear the same.
 
     Args:
-        leader: The real exchange in worker 0, None in the others.
+        exchange: The real one.
+        leads: Whether this is worker 0; the others use the real one to say that they failed.
     """
 
-    def __init__(self, leader: Exchange | None) -> None:
-        self._leader = leader
+    def __init__(self, exchange: Exchange, leads: bool) -> None:
+        self._exchange = exchange
+        self._leader = exchange if leads else None
 
     def next_plan(self) -> RoundPlan | None:
         """Return the plan that worker 0 got."""
@@ -102,6 +106,15 @@ class TeamExchange:
             self._leader.submit(update)
 
     def fail(self, failure: ClientFailure) -> None:
-        """Say so where worker 0 failed; where another did, time tells."""
-        if self._leader:
-            self._leader.fail(failure)
+        """Say so, whichever worker failed, and end it: the others may wait for its gradients.
+
+        Raises:
+            ClientFailedError: always; whoever started the workers starts all of them anew.
+        """
+        self._exchange.fail(failure)
+        raise ClientFailedError(
+            f"A worker of client {failure.client_id!r} failed in round {failure.round_index}: "
+            f"{failure.message}",
+            "Its workers train together or not at all.",
+            "They start anew; the round goes on without the client.",
+        )
