@@ -69,7 +69,7 @@ class Client:
 
         Raises:
             ParamsMismatchError: the parameters are of another model.
-            TrainingDivergedError: the loss became NaN or infinite.
+            TrainingDivergedError: the loss became NaN or infinite, in training or validation.
         """
         started = time.perf_counter()
         with round_state(plan, self.setup.threads, self.team.rank):
@@ -93,6 +93,7 @@ class Client:
 
         Raises:
             ParamsMismatchError: the parameters are of another model.
+            TrainingDivergedError: a validation loss is NaN or infinite.
         """
         started = time.perf_counter()
         with round_state(plan, self.setup.threads):
@@ -109,7 +110,10 @@ class Client:
         )
 
     def _score(self, plan: RoundPlan) -> dict[TaskId, dict[str, float]]:
-        return score_heads(self.model, self.tasks, self.data.valid, plan.local.batch_size)
+        scores = score_heads(self.model, self.tasks, self.data.valid, plan.local.batch_size)
+        for task, values in scores.items():
+            _require_finite(values["loss"], f"validation loss of {task!r}", plan)
+        return scores
 
     def _train(self, plan: RoundPlan, theta_global: Params) -> float:
         """Return the mean loss over all examples, each as it was met."""
@@ -137,7 +141,8 @@ class Client:
             done = Progress(done.num_batches + 1, done.num_examples + size, total)
             half.save(done, self.theta, optimizer)
         half.remove()
-        return _require_finite(self.team.sum_number(done.total_loss) / done.num_examples, plan)
+        mean = self.team.sum_number(done.total_loss) / done.num_examples
+        return _require_finite(mean, "training loss", plan)
 
     def _batches(self, plan: RoundPlan, skip: int = 0) -> Iterator[tuple[Batch | None, int]]:
         """Yield this worker's share of each batch after the first ``skip``, and that batch's size.
@@ -216,10 +221,10 @@ def round_state(plan: RoundPlan, threads: int, rank: int = 0) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _require_finite(loss: float, plan: RoundPlan) -> float:
+def _require_finite(loss: float, what: str, plan: RoundPlan) -> float:
     if not math.isfinite(loss):
         raise TrainingDivergedError(
-            f"The loss of client {plan.client_id!r} in round {plan.round_index} is {loss}.",
+            f"The {what} of client {plan.client_id!r} in round {plan.round_index} is {loss}.",
             "A loss is finite.",
             "Lower federation.local.lr, or look for outliers in the client's data.",
         )

@@ -16,14 +16,14 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An update that came; it is loaded when it is needed, so that few are held at a time."""
+    """An update that came; it is loaded when it is taken, so that few are held at a time."""
 
     client_id: ClientId
     round_index: int
     size_bytes: int
     """Bytes that left the client."""
     load: Callable[[], ClientUpdate]
-    """Return the update, the same each time. Raises ClientFailedError where the bytes are none."""
+    """Return the update; called once. Raises ClientFailedError where the bytes are none."""
     work: Work = "train"
     """What it answers."""
 

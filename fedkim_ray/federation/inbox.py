@@ -1,6 +1,6 @@
 """What has come in one round: each answer is validated on arrival and handed on in its turn."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fedkim_ray.errors import FedKimError, RoundFailedError
@@ -52,7 +52,7 @@ class Inbox:
         self._num_held = num_held
         self._spill = Spill()
         self._turns: list[ClientId] = []
-        self._in_memory: dict[ClientId, Callable[[], ClientUpdate]] = {}
+        self._in_memory: dict[ClientId, ClientUpdate] = {}
         self._on_disk: dict[ClientId, ClientUpdate] = {}
         self._waiting: set[ClientId] = set()
 
@@ -117,7 +117,7 @@ class Inbox:
         while self._turns and self._turns[0] not in self._waiting:
             client_id = self._turns[0]
             if client_id in self._in_memory:
-                yield self._in_memory.pop(client_id)()
+                yield self._in_memory.pop(client_id)
             elif client_id in self._on_disk:
                 yield self._on_disk.pop(client_id)
             elif not failures_are_final:
@@ -165,17 +165,17 @@ class Inbox:
             update_norm=norm,
             bytes_up=delivered.size_bytes,
         )
-        self._hold(update, delivered.load)
+        self._hold(update)
         self.clients[report.client_id] = report
         self.tell(
             "client_finished", client=report.client_id, **report.model_dump(exclude={"client_id"})
         )
 
-    def _hold(self, update: ClientUpdate, load: Callable[[], ClientUpdate]) -> None:
+    def _hold(self, update: ClientUpdate) -> None:
         """Keep an update until its turn: in memory if that is now or there is room."""
         its_turn = self._num_held > 0 and self._turns[0] == update.client_id
         if its_turn or len(self._in_memory) < self._num_held:
-            self._in_memory[update.client_id] = load
+            self._in_memory[update.client_id] = update
         else:
             self._on_disk[update.client_id] = self._spill.write(update)
             self.num_spilled += 1

@@ -30,20 +30,24 @@ class Spill:
         Raises:
             EnvironmentProblemError: the disk is full or cannot be written.
         """
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="fedkim-spill-")
-        path = Path(self._folder.name) / f"{self._num_files:06d}.safetensors"
-        self._num_files += 1
         whole = {name: value.contiguous() for name, value in update.delta.items()}
         try:
+            path = self._new_file()
             safetensors.torch.save_file(whole, path)
         except (OSError, SafetensorError) as error:
             raise EnvironmentProblemError(
-                f"An update could not be written to {str(path)!r}: {error}.",
+                f"The update of client {update.client_id!r} could not be written to disk: {error}.",
                 "Updates that wait for their turn lie on the driver's local disk.",
                 "Free space there, or point TMPDIR to a larger disk, and resume the run.",
             ) from None
         return replace(update, delta=TensorsOnDisk(path, tuple(whole)))
+
+    def _new_file(self) -> Path:
+        """Return a path in the folder, which is made for the first."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="fedkim-spill-")
+        self._num_files += 1
+        return Path(self._folder.name) / f"{self._num_files:06d}.safetensors"
 
     def close(self) -> None:
         """Remove the folder."""

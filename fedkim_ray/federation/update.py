@@ -17,6 +17,8 @@ from fedkim_ray.types import ClientId, Params, param_group
 
 Work: TypeAlias = Literal["train", "score_aggregated", "score_injected"]
 """What a plan asks for: training, or scores of the parameters that come with it."""
+MAX_EXAMPLES = 2**40
+"""Of one client in one group, about 10^12: the sum over all clients stays within 64 bits."""
 METRIC_NAME = re.compile(r"[a-z0-9_/]{1,80}")
 
 
@@ -55,7 +57,8 @@ def validate_update(update: ClientUpdate, params: Params, max_norm: float | None
     Raises:
         ParamsMismatchError: a parameter is unknown, of another shape or dtype, or its group is
             not whole.
-        ClientFailedError: a value or metric is not finite, or a count is missing or negative.
+        ClientFailedError: a value or metric is not finite, or a count is missing, negative or too
+            large.
         UpdateNormError: the norm is above ``max_norm``.
     """
     who = f"The update of client {update.client_id!r} for round {update.round_index}"
@@ -124,10 +127,11 @@ def _require_counts(who: str, update: ClientUpdate) -> None:
             "It was made by another release: use one release for client and server.",
         )
     for group, count in update.num_examples.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if not whole or not 0 <= count <= MAX_EXAMPLES:
             raise ClientFailedError(
                 f"{who} counts {count!r} examples of {group!r}.",
-                "A count is a whole number of at least 0.",
+                f"A count is a whole number from 0 to {MAX_EXAMPLES}.",
                 "It was made by another release: use one release for client and server.",
             )
 

@@ -33,6 +33,12 @@ ALIGNMENT = 8
 FLOAT32 = "F32"
 VALUE_BYTES = 4
 
+NO_UPDATE = (
+    *(ValidationError, KeyError, ValueError, TypeError, AttributeError),
+    *(OverflowError, RuntimeError, MemoryError),  # sizes beyond any tensor, JSON of endless depth
+)
+"""What reading bytes that are no update may end with."""
+
 Packed: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """Bytes that Ray carries without a copy."""
 
@@ -84,7 +90,7 @@ def decode_update(data: Packed | bytes, client_id: str) -> ClientUpdate:
         header = read_header(data)
         facts = UpdateFacts.model_validate_json(header[METADATA][FACTS])
         delta = views(data, header)
-    except (ValidationError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except NO_UPDATE as error:
         raise ClientFailedError(
             f"Client {client_id!r} sent {len(data)} bytes that are no update "
             f"({type(error).__name__}).",

@@ -131,8 +131,11 @@ def test_parameters_of_another_model_are_refused(tiny, south: Client) -> None:
 
 def test_divergence_is_told_and_nothing_is_sent(tiny, south: Client) -> None:
     params = {name: torch.full_like(value, torch.inf) for name, value in tiny.params.items()}
-    with pytest.raises(TrainingDivergedError, match="'south' in round 0 is nan"):
-        south.train_round(tiny.plan("south"), params)
+    with pytest.raises(TrainingDivergedError, match=r"training loss .*'south' in round 0 is nan"):
+        south.train_round(tiny.plan("south", lr=1e38), tiny.params)
+    for answer in (south.train_round, south.score_round):
+        with pytest.raises(TrainingDivergedError, match=r"validation loss of 'ecg_abnormal'.* nan"):
+            answer(tiny.plan("south"), params)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -358,6 +359,21 @@ def test_updates_wait_for_their_turn_on_disk(
     )
     assert after == 12.0  # mean and median of 0 1 2 3 4
     assert report.num_spilled == num_spilled
+
+
+def test_an_update_that_waits_in_memory_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def once(answer: ClientUpdate) -> Delivered:
+        def load() -> ClientUpdate:
+            loaded.append(answer.client_id)
+            return answer
+
+        return Delivered(answer.client_id, answer.round_index, 4, load, answer.work)
+
+    monkeypatch.setattr(sys.modules[__name__], "reply", once)
+    after, _ = play(ScriptedClients([[update("b", 1.0), update("a", 1.0)]], num_at_once=2))
+    assert (after, loaded) == (11.0, ["b", "a"])
 
 
 def test_clients_score_parameters_and_the_server_averages() -> None:

@@ -51,3 +51,11 @@ def test_a_full_disk_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(EnvironmentProblemError, match=r"No space left on device.*TMPDIR"):
         spill.write(UPDATE)
     spill.close()
+
+
+def test_a_folder_that_cannot_be_made_is_the_same_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(EnvironmentProblemError, match=r"'north' could not be written.*TMPDIR"):
+        Spill().write(UPDATE)

@@ -65,6 +65,7 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
         ({}, r"counts examples of \[\]"),
         ({"encoders.image": 7, "encoders.lab": 1}, "counts examples of .*encoders.lab"),
         ({"encoders.image": -1}, "counts -1 examples"),
+        ({"encoders.image": 2**63}, "counts 9223372036854775808 examples"),
         ({"encoders.image": 2.5}, "counts 2.5 examples"),
     ],
 )

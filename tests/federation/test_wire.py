@@ -1,6 +1,7 @@
 """Updates as bytes."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,8 @@ def test_a_changed_header_alone_is_no_fault() -> None:
         altered(dtype="F64"),
         altered(shape=[2, 4]),
         altered(shape=[-2, -3]),
+        altered(shape=[math.inf]),
+        altered(shape=[0, 1e20], data_offsets=[0, 0]),
         altered(data_offsets=[-24, 0]),
         altered(data_offsets=[8, 32]),
         altered(data_offsets=None),
