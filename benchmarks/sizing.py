@@ -20,6 +20,7 @@ from fedkim_ray.data.root import DatasetCard, read_card
 from fedkim_ray.data.schema import DataSpec, FeatureSpec, ImageSpec, SeriesSpec, SignalSpec
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.doctor.needs import needs_of
+from fedkim_ray.federation.sizing import transfers
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
@@ -61,13 +62,14 @@ def row(name: str, recipe: Recipe, card: DatasetCard, base: Path, num_clients: i
     clients = [f"c{i}" for i in range(num_clients)]
     needs = needs_of(recipe, card, TRAINED, base, clients)
     theta = needs.global_model
+    times = sum(transfers(recipe.federation, 1))
     return {
         "run": name,
         "clients": num_clients,
         "theta_bytes": theta,
         "round_bytes": needs.round_traffic,
         "round_transfer_s": {
-            f"{rate} Mbit/s": round(2 * theta * 8 / (rate * 1e6), 2) for rate in RATES_MBIT
+            f"{rate} Mbit/s": round(times * theta * 8 / (rate * 1e6), 2) for rate in RATES_MBIT
         },
         "injection_worker_bytes_unsharded": needs.injection_memory,
         "run_folder_bytes": needs.run_disk,

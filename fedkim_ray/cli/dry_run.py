@@ -31,7 +31,8 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
         )
         for client, tasks in plan.tasks_by_client.items()
     ]
-    size = size_round(light, sizes if recipe.federation.clients_train else [])
+    training = sizes if recipe.federation.clients_train else []
+    size = size_round(light, training, recipe.federation)
     facts = size.model_dump(mode="json") | {
         "execution": recipe.federation.execution,
         "bytes_down": size.bytes_down,

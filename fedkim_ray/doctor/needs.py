@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.federation.sizing import CONTROL_BYTES, client_worker_bytes
+from fedkim_ray.federation.sizing import CONTROL_BYTES, client_worker_bytes, transfers
 from fedkim_ray.federation.wire import encode_params
 from fedkim_ray.injection.base_model import empty_base, working_dtype
 from fedkim_ray.injection.m3oe import linear_layers, target_names
@@ -30,7 +30,7 @@ class Needs(Frozen):
     global_model: int
     """Encoders and heads as they travel to a client, and as an update comes back."""
     round_traffic: int
-    """Both ways, all clients."""
+    """Both ways, all clients, training and scoring."""
     client_memory: dict[ClientId, int]
     """Of a client's worker, its data, and its Ray Train run's controller and helpers."""
     injection_memory: int
@@ -56,10 +56,11 @@ def needs_of(
     beside_data = client_worker_bytes(light) + CONTROL_BYTES
     llm = empty_base(base)
     frozen_bytes, adapter_bytes = _frozen_bytes(llm, recipe), 4 * _adapter_parameters(llm, recipe)
+    num_down, num_up = transfers(recipe.federation, len(clients))
     per_round = 2 * model + 3 * adapter_bytes  # aggregated, injected; weights and Adam's moments
     return Needs(
         global_model=model,
-        round_traffic=2 * model * len(clients),
+        round_traffic=model * (num_down + num_up),
         client_memory={
             client: beside_data + DECODED * _data_bytes(card, client) for client in clients
         },

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from fedkim_ray.config import FederationConfig
 from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.federation.sampling import number_to_sample
 from fedkim_ray.types import Frozen, Task, param_group
 
 VALUE_BYTES = 4
@@ -36,6 +38,10 @@ class RoundSize(Frozen):
 
     num_parameters: int
     clients: tuple[ClientSize, ...]
+    num_down: int
+    """Times that the parameters go out, to one client each."""
+    num_up: int
+    """Updates that come back."""
     server_bytes: int
     """Memory that aggregation takes in the driver beside the updates in hand."""
     control_bytes: int
@@ -43,13 +49,23 @@ class RoundSize(Frozen):
 
     @property
     def bytes_down(self) -> int:
-        """Parameters that go out to all."""
-        return sum(client.bytes_down for client in self.clients)
+        """Parameters that go out, to train and to score."""
+        return self.num_down * self.num_parameters * VALUE_BYTES
 
     @property
     def bytes_up(self) -> int:
-        """Updates that come back from all."""
-        return sum(client.bytes_up for client in self.clients)
+        """Updates that come back; at most, where a round asks only some."""
+        largest_first = sorted((client.bytes_up for client in self.clients), reverse=True)
+        return sum(largest_first[: self.num_up])
+
+
+def transfers(federation: FederationConfig, num_clients: int) -> tuple[int, int]:
+    """Return how often the parameters go out in a round, and how many updates come back.
+
+    Sampled clients train; all score, before and after the injection.
+    """
+    num_sampled = number_to_sample(federation, num_clients)
+    return num_sampled + (2 * num_clients if federation.evaluate else 0), num_sampled
 
 
 def client_worker_bytes(model: LightModel) -> int:
@@ -82,12 +98,17 @@ def size_client(
     )
 
 
-def size_round(model: LightModel, clients: Sequence[ClientSize]) -> RoundSize:
+def size_round(
+    model: LightModel, clients: Sequence[ClientSize], federation: FederationConfig
+) -> RoundSize:
     """Return what a round of these clients moves and holds."""
     num_parameters = sum(p.numel() for p in model.parameters())
+    num_down, num_up = transfers(federation, len(clients))
     return RoundSize(
         num_parameters=num_parameters,
         clients=tuple(clients),
+        num_down=num_down,
+        num_up=num_up,
         server_bytes=SERVER_COPIES * num_parameters * VALUE_BYTES,
         control_bytes=CONTROL_BYTES,
     )

@@ -34,7 +34,9 @@ def test_a_dry_run_tells_who_trains_what_where_and_writes_nothing(
     assert "encoders.image" in north["groups"]
     assert "encoders.image" not in south["groups"]
     assert south["bytes_up"] < south["bytes_down"] == facts["num_parameters"] * 4
-    assert facts["bytes_down"] == 2 * south["bytes_down"]
+    # Both train, and both score before and after the injection.
+    assert facts["bytes_down"] == (2 + 2 * 2) * south["bytes_down"]
+    assert facts["bytes_up"] == north["bytes_up"] + south["bytes_up"]
     assert facts["where"] == {"north": "any node", "south": "site=south"}
     # Two clients and one injection worker of half a CPU each.
     assert facts["missing"] == ["Workers reserve 1.5 CPUs and this machine has 1: they take turns."]

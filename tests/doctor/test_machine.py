@@ -36,7 +36,8 @@ def test_needs_are_counted_from_the_recipe_and_the_card(tiny_root: str) -> None:
     light = LightModel(recipe.encoders, card.spec, trained)
     floats = sum(value.numel() for value in light.params().values())
     assert 4 * floats < needs.global_model < 4 * floats + 20_000  # and safetensors' header
-    assert needs.round_traffic == 2 * 2 * needs.global_model
+    # Two clients: down and up to train, down twice to score.
+    assert needs.round_traffic == 2 * (2 + 2) * needs.global_model
     assert needs.client_memory["north"] > PROCESS_BYTES + ADAM_COPIES * needs.global_model
     without = load_recipe("tiny", [f"data.root={tiny_root}", "injection.adapter=none"])
     less = needs_of(without, card, trained, find_base("tiny-random"), [])
