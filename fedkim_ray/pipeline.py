@@ -257,6 +257,7 @@ def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
             tuple(plan.tasks.values()),
             tuple(plan.tasks_by_client) if run.recipe.federation.clients_train else (),
             validation_of(run),
+            [read_log(run.injected(r)) for r in range(run.recipe.federation.rounds - 1)],
         )
     tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
     return facts

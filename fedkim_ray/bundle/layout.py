@@ -121,7 +121,7 @@ class BundleFacts(Frozen):
     clients: tuple[ClientLineage, ...]
     public_fingerprint: str
     training: dict[str, Any] = Field(default_factory=dict)
-    """Last losses, by task."""
+    """The last loss of each task that was trained in some round."""
     routing: RoutingFacts | None = None
     """None without routed experts."""
     validation: dict[str, ValidationFacts] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Write a bundle from the last round of a run."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedkim_ray.bundle.layout import (
     ADAPTER_CONFIG,
@@ -37,6 +37,7 @@ def write_bundle(
     tasks: tuple[Task, ...],
     clients: tuple[str, ...],
     validation: Mapping[str, ValidationFacts] | None = None,
+    earlier: Sequence[StepLog] = (),
 ) -> BundleFacts:
     """Publish a bundle and return its facts.
 
@@ -48,6 +49,7 @@ def write_bundle(
         tasks: All tasks that the model may be asked, trained and unseen.
         clients: Clients that took part.
         validation: By task, what the clients' heads made of the last round's encoders.
+        earlier: Logs of the rounds before the last, in order: a round may draw some tasks alone.
     """
     state, manifest = read_injection(injected)
     params, log = state.params, read_log(injected)
@@ -69,7 +71,7 @@ def write_bundle(
         seed=recipe.seed,
         clients=tuple(_lineage(card, client) for client in clients),
         public_fingerprint=card.fingerprint("public/"),
-        training={t: losses[-1][1] for t, losses in log.loss_by_task.items()},
+        training={t: ls[-1][1] for told in (*earlier, log) for t, ls in told.loss_by_task.items()},
         routing=_routing(log),
         validation=dict(validation or {}),
     )

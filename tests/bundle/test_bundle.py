@@ -13,15 +13,18 @@ from peft import PeftModel
 from fedkim_ray.bundle import read
 from fedkim_ray.bundle.layout import ADAPTER_WEIGHTS, CARD, COMPONENTS, from_peft_name, to_peft_name
 from fedkim_ray.bundle.read import load_bundle, read_facts
-from fedkim_ray.bundle.write import version_of
+from fedkim_ray.bundle.write import version_of, write_bundle
 from fedkim_ray.data.loading import collate, load_samples
+from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import BaseModelError, StorageError
 from fedkim_ray.injection.base_model import BaseModel, load_base
 from fedkim_ray.injection.inference import score
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import read_injection
+from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import load_params
+from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder
 
 WriteBundle = Callable[[Path, str], str]
@@ -53,6 +56,25 @@ def test_facts_tell_where_the_bundle_comes_from(bundle_url: str) -> None:
     assert facts.clients[0].num_examples == 3 * 48
     assert facts.data_kinds["mortality"] == "synthetic"
     assert facts.training["mortality"] == pytest.approx(0.8)
+
+
+def test_what_an_earlier_round_alone_trained_was_trained(
+    write_tiny_bundle: WriteBundle, tiny_root: str, tmp_path: Path
+) -> None:
+    facts = read_facts(Folder.at(write_tiny_bundle(tmp_path, "m3oe")))
+    recipe, card = load_recipe("tiny"), read_card(Folder.at(tiny_root))
+    earlier = StepLog()
+    earlier.add(0, [("mortality", 9.0), ("drawn_early", 7.0)])
+    again = write_bundle(
+        Folder.at(tmp_path / "again"),
+        Folder.at(tmp_path / "injected"),
+        recipe,
+        card,
+        TASKS,
+        card.clients,
+        earlier=[earlier],
+    )
+    assert again.training == {**facts.training, "drawn_early": 7.0}
 
 
 def test_model_card_names_every_task_and_is_no_medical_device(bundle_url: str) -> None:
