@@ -75,7 +75,8 @@ On the test data of {{ scores.data_name }}, yes/no answers read by {{ scores.rea
 | task | role | data | questions | scores |
 |---|---|---|---|---|
 {% for t in scores.tasks -%}
-| {{ t.task }} | {{ t.role }} | {{ t.data_kind }} | {{ t.num_questions }} | {{ told(t) }} |
+| {{ t.task }} | {{ roles.get(t.task, t.role) }} | {{ t.data_kind }} | {{ t.num_questions }} | \
+{{ told(t) }} |
 {% endfor %}{% else %}
 Not scored on test data yet: `fedkim report RUN` scores the run's bundle and writes it here.
 {% endif %}{% if facts.validation %}

@@ -11,11 +11,11 @@ from sklearn.metrics import roc_curve
 
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.metrics import NUM_BINS
-from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
+from fedkim_ray.evaluation.results import STANDINGS, EvaluationReport, TaskResult
 
 
 def roc_curves(answers: pa.Table, report: EvaluationReport) -> Figure | None:
-    """ROC curves of all tasks that have probabilities, trained and unseen apart."""
+    """ROC curves of all tasks that have probabilities, those of each standing apart."""
 
     def draw(axes: Any, rows: pa.Table, task: TaskResult) -> None:
         fpr, tpr, _ = roc_curve(rows["label"].to_numpy(), rows["probability_yes"].to_numpy())
@@ -59,11 +59,14 @@ def _panels(
     draw: Callable[[Any, pa.Table, TaskResult], None],
     labels: tuple[str, str, str],
 ) -> Figure | None:
-    """Draw every task that has an AUROC in the panel of its role; None where none has."""
-    panels = {"trained": report.trained, "unseen (zero-shot)": report.unseen}
+    """Draw every task that has an AUROC in the panel of its standing; None where none has."""
     scored = {
-        title: [t for t in tasks if t.metrics.get("auroc") and t.metrics["auroc"].value is not None]
-        for title, tasks in panels.items()
+        title: [
+            t
+            for t in report.of(standing)
+            if t.metrics.get("auroc") and t.metrics["auroc"].value is not None
+        ]
+        for standing, title in STANDINGS.items()
     }
     scored = {title: tasks for title, tasks in scored.items() if tasks}
     if not scored:

@@ -17,7 +17,7 @@ Shape letters: K seeds, S draws, N answers, U subjects.
 Source: Satterthwaite 1946, https://doi.org/10.2307/3002019 (degrees of freedom of such a sum).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import LEVEL_PERCENT, Estimate, draw_weights, summary
 from fedkim_ray.evaluation.judge import metric_function
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND, NO_PROBABILITY, WHY_UNDEFINED
+from fedkim_ray.evaluation.results import Standing, standing_of
 from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS
 from fedkim_ray.types import Frozen, Task, TaskId
 
@@ -50,6 +51,13 @@ class ArmResult(Frozen):
     value: Estimate
     difference: Estimate | None = None
     """First arm minus this one, paired; None for the first arm, and where it was not asked."""
+    trained: bool | None = None
+    """Whether the arms' runs trained the task; None where that is unknown."""
+
+    @property
+    def standing(self) -> Standing:
+        """What the task is to the arms' runs."""
+        return standing_of(self.role, self.trained)
 
     @property
     def verdict(self) -> Literal["first", "this", "undecided"]:
@@ -67,6 +75,7 @@ def compare_arms(
     tasks: Mapping[TaskId, Task],
     num_draws: int = 1000,
     seed: int = 0,
+    trained: Collection[TaskId] | None = None,
 ) -> list[ArmResult]:
     """Return every metric of every arm on every task that it answered.
 
@@ -75,6 +84,7 @@ def compare_arms(
         tasks: The tasks, by id.
         num_draws: S.
         seed: Seed of the draws.
+        trained: Tasks that the arms' runs trained; unknown where None.
 
     Raises:
         DataError: two arms answered different questions of one task, or an arm's seeds are not
@@ -86,7 +96,9 @@ def compare_arms(
     for task in (task for task in tasks.values() if task.id in present):
         rows = _rows_by_arm(task.id, arms, seeds)
         results += _task_results(task, rows, next(iter(arms)), num_draws, seed)
-    return results
+    if trained is None:
+        return results
+    return [r.model_copy(update={"trained": r.task in trained}) for r in results]
 
 
 def over_seeds(value_K: np.ndarray, drawn_KS: np.ndarray, num_subjects: int) -> Estimate:

@@ -98,8 +98,9 @@ def _judged(
         answers,
         test,
         config.bootstrap_samples,
-        routing=routing_of(bundle.model, list(test.tasks.values())),
+        routing=routing_of(bundle.model, list(test.tasks.values()), bundle.facts.training),
         notes=_untrained_notes(bundle.facts, test.tasks),
+        trained=bundle.facts.training,
     )
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
+from fedkim_ray.evaluation.results import EvaluationReport, Standing, TaskResult
 
-TRAINED, UNSEEN = "#1f6f8b", "#c97b2a"
+COLOURS: Mapping[Standing, str] = {"train": "#1f6f8b", "left_out": "#8a5a9e", "unseen": "#c97b2a"}
+SHORT: Mapping[Standing, str] = {"train": "trained", "left_out": "left out", "unseen": "unseen"}
 WINDOW_STEPS = 10
 """Steps that a smoothed loss is a mean of."""
 
@@ -42,8 +43,9 @@ def auroc_bars(report: EvaluationReport) -> Figure | None:
     for place, row in enumerate(rows):
         _bar(axes, place, row)
     axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="chance, 0.5")
-    for colour, label in ((TRAINED, "trained"), (UNSEEN, "unseen, zero-shot")):
-        axes.barh([0], [0], color=colour, label=label)
+    for standing, label in SHORT.items():
+        if standing != "left_out" or report.of(standing):
+            axes.barh([0], [0], color=COLOURS[standing], label=label)
     if any(row.data_kind != "real" for row in rows):
         axes.barh([0], [0], color="white", edgecolor="grey", hatch="//", label="synthetic data")
     axes.set_yticks(range(len(rows)), [row.task for row in rows])
@@ -58,7 +60,7 @@ def routing_map(report: EvaluationReport) -> Figure | None:
     rows: list[tuple[str, Sequence[float]]] = []
     for task in report.tasks:
         if task.routing:
-            rows.append((f"{task.task} ({_short_role(task)})", task.routing.expert_weights))
+            rows.append((f"{task.task} ({SHORT[task.standing]})", task.routing.expert_weights))
             rows += [(f"{m} alone", w) for m, w in task.routing.by_modality.items()]
     if not rows:
         return None
@@ -102,7 +104,7 @@ def _expert_map(
             text = "-" if np.isnan(value) else f"{100 * value:.0f}"
             axes.text(expert, row, text, ha="center", va="center", c=ink, size=7)
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xticks(range(num_experts), [str(p + 1) for p in range(num_experts)])
+    axes.set_xticks(range(num_experts), [str(p) for p in range(num_experts)])
     axes.set(xlabel="expert")
     return figure, axes
 
@@ -174,15 +176,11 @@ def _bar(axes: Any, place: int, row: TaskResult) -> None:
     """Draw one task's bar, its interval and its number."""
     e = row.metrics["auroc"]
     hatch = "" if row.data_kind == "real" else "//"
-    colour = TRAINED if row.role == "train" else UNSEEN
+    colour = COLOURS[row.standing]
     axes.barh(place, e.value, color=colour, hatch=hatch, edgecolor="white", height=0.7)
     if e.low is not None and e.high is not None:
         axes.plot([e.low, e.high], [place, place], color="black", linewidth=2, clip_on=False)
     axes.text(1.02, place, str(e), va="center", fontsize=9)
-
-
-def _short_role(task: TaskResult) -> str:
-    return "trained" if task.role == "train" else "unseen"
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """From answers to metrics: what each task's answers are worth, with bootstrap intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,17 @@ def judge(
     *,
     routing: Mapping[TaskId, Routing] | None = None,
     notes: Mapping[TaskId, str] | None = None,
+    trained: Collection[TaskId] | None = None,
 ) -> tuple[TaskResult, ...]:
     """Return the metrics of each task that was answered, with bootstrap intervals.
+
+    Args:
+        answers: Of schema ``ANSWERS``.
+        test: The questions.
+        num_draws: Bootstrap draws.
+        routing: Expert weights by task.
+        notes: By task, what a reader must know of it.
+        trained: Tasks that the model's run trained; unknown where None.
 
     Raises:
         DataError: a question of a yes/no task has no label.
@@ -68,6 +77,7 @@ def judge(
             num_draws,
             (routing or {}).get(task),
             (notes or {}).get(task, ""),
+            None if trained is None else task in trained,
         )
         for task in test.samples
     )
@@ -111,6 +121,7 @@ def _judge_task(
     num_draws: int,
     routing: Routing | None,
     note: str,
+    trained: bool | None,
 ) -> TaskResult:
     yes_no = task.kind == "yes_no"
     said = [said_label(words, task.answer_words) for words in rows["said"].to_pylist()]
@@ -132,6 +143,7 @@ def _judge_task(
         subgroups=subgroups_of(rows, lambda some: metrics_of(some, task, num_draws)),
         routing=routing,
         note=note,
+        trained=trained,
     )
 
 

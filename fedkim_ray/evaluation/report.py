@@ -15,7 +15,7 @@ from fedkim_ray.evaluation.client_figures import client_curves
 from fedkim_ray.evaluation.compare import TaskDifference
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND
 from fedkim_ray.evaluation.page import inline, render
-from fedkim_ray.evaluation.results import EvaluationReport, TaskResult
+from fedkim_ray.evaluation.results import STANDINGS, EvaluationReport, TaskResult
 from fedkim_ray.storage import Folder
 
 PAGE = "report.html"
@@ -38,7 +38,10 @@ EXAMPLES_PER_TASK = 3
 
 
 def print_report(report: EvaluationReport, console: Console) -> None:
-    """Print a table of the trained tasks, one of the unseen, and one of generated answers."""
+    """Print a table of the trained tasks, one of the unseen, and one of generated answers.
+
+    Trained tasks that this run left out have a table of their own.
+    """
     console.print(
         f"[bold]{report.name}[/bold] ({report.variant}, version {report.version}) on "
         f"{report.data_name}. {report.subset_note} 95 % bootstrap intervals by subject."
@@ -93,7 +96,12 @@ def html_report(
         Path(__file__).with_name(PAGE),
         report=report,
         sections=[
-            {"title": title, "metrics": NAMES_BY_KIND[kind], "tasks": tasks}
+            {
+                "title": title,
+                "standing": tasks[0].standing,
+                "metrics": NAMES_BY_KIND[kind],
+                "tasks": tasks,
+            }
             for title, kind, tasks in _sections(report)
         ],
         names=NAMES,
@@ -129,9 +137,9 @@ def examples_of(answers: pa.Table, report: EvaluationReport) -> list[dict[str, A
 def _sections(report: EvaluationReport) -> list[tuple[str, str, list[TaskResult]]]:
     """Return title, kind and tasks of each table that is not empty."""
     sections = []
-    for title, tasks in (("Trained tasks", report.trained), ("Unseen tasks", report.unseen)):
+    for standing, title in STANDINGS.items():
         for kind, what in (("yes_no", "yes/no"), ("generate", "generated answers")):
-            mine = [task for task in tasks if task.kind == kind]
+            mine = [task for task in report.of(standing) if task.kind == kind]
             if mine:
                 sections.append((f"{title}, {what}", kind, mine))
     return sections

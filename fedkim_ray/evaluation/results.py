@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -21,6 +22,21 @@ REPORT = "report.json"
 TABLE = "answers.parquet"
 
 
+Standing = Literal["train", "left_out", "unseen"]
+"""What a task is to one run: ``left_out`` has the role ``train``, and the run did not train it."""
+STANDINGS: Mapping[Standing, str] = {
+    "train": "Trained tasks",
+    "left_out": "Tasks left out of training",
+    "unseen": "Unseen tasks (zero-shot)",
+}
+"""Titles, in the order in which results are shown."""
+
+
+def standing_of(role: Literal["train", "unseen"], trained: bool | None) -> Standing:
+    """Return a task's standing; one of which it is unknown whether it was trained was."""
+    return "left_out" if role == "train" and trained is False else role
+
+
 class Routing(Frozen):
     """Which experts answer a task."""
 
@@ -31,7 +47,7 @@ class Routing(Frozen):
     entropy_nats: float
     """0 for one expert, log(P) for the uniform mixture."""
     nearest_trained: TaskId | None = None
-    """For an unseen task, the trained one whose expert weights are nearest."""
+    """For a task that was not trained, the trained one whose expert weights are nearest."""
     distance: float | None = None
     """Total variation distance to it: the share of weight that would have to move, 0 to 1."""
     by_modality: dict[Modality, tuple[float, ...]] = Field(default_factory=dict)
@@ -96,6 +112,13 @@ class TaskResult(Frozen):
     """Empty where the data state neither sex nor age nor site."""
     routing: Routing | None = None
     note: str = ""
+    trained: bool | None = None
+    """Whether the bundle's run trained it; None where that is unknown."""
+
+    @property
+    def standing(self) -> Standing:
+        """What the task is to the bundle's run."""
+        return standing_of(self.role, self.trained)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -133,15 +156,9 @@ class EvaluationReport(Frozen):
     answers: pa.Table | None = Field(default=None, exclude=True, repr=False)
     """Every answer; kept in ``answers.parquet`` beside the report."""
 
-    @property
-    def trained(self) -> tuple[TaskResult, ...]:
-        """Tasks that injection learned."""
-        return tuple(t for t in self.tasks if t.role == "train")
-
-    @property
-    def unseen(self) -> tuple[TaskResult, ...]:
-        """Tasks that were only asked."""
-        return tuple(t for t in self.tasks if t.role == "unseen")
+    def of(self, standing: Standing) -> tuple[TaskResult, ...]:
+        """Return the tasks of one standing."""
+        return tuple(t for t in self.tasks if t.standing == standing)
 
     def result(self, task: TaskId) -> TaskResult:
         """Return one task's result; KeyError where it was not asked."""

@@ -4,7 +4,7 @@ Routing depends on descriptions alone, so it is known before any question is ask
 tasks are four points that the router learned from; all else is extrapolation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -16,13 +16,21 @@ from fedkim_ray.types import Modality, Task, TaskId
 
 
 @torch.inference_mode()
-def routing_of(model: InjectedModel, tasks: Sequence[Task]) -> dict[TaskId, Routing]:
-    """Return the expert weights of each task; empty for a model without a router."""
+def routing_of(
+    model: InjectedModel, tasks: Sequence[Task], trained_ids: Collection[TaskId]
+) -> dict[TaskId, Routing]:
+    """Return the expert weights of each task; empty for a model without a router.
+
+    Args:
+        model: With the tasks that it knows.
+        tasks: Those to route.
+        trained_ids: Tasks that the model's run trained: the others are held against these.
+    """
     tasks = [task for task in tasks if _carried(model, task)]
     if model.router is None or not tasks:
         return {}
     known = model.tasks.values()
-    trained = [task for task in known if task.role == "train" and _carried(model, task)]
+    trained = [task for task in known if task.id in trained_ids and _carried(model, task)]
     every = list({task.id: task for task in (*tasks, *trained)}.values())
     keys = [(task.id, _carried(model, task)) for task in every]
     weights = dict(zip([t.id for t in every], model.route(keys).cpu(), strict=True))
@@ -37,7 +45,7 @@ def _routing(
 ) -> Routing:
     alpha_P = weights[task.id]
     distance, nearest = None, None
-    if task.role == "unseen" and trained:
+    if trained and task not in trained:
         distance, nearest = min((_total_variation(alpha_P, weights[t.id]), t.id) for t in trained)
     return Routing(
         modalities=_carried(model, task),

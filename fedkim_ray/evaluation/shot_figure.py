@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedkim_ray.evaluation.bootstrap import Estimate
-from fedkim_ray.evaluation.figures import TRAINED, UNSEEN, new_figure, png, svg
+from fedkim_ray.evaluation.figures import COLOURS, new_figure, png, svg
 from fedkim_ray.evaluation.shots import ShotCurve
 from fedkim_ray.storage import Folder
 
@@ -21,8 +21,15 @@ def write_curve(curve: ShotCurve, folder: Folder) -> None:
 def curve_figure(curve: ShotCurve) -> Figure:
     """The metric over shots of both models, with 95 % intervals by subject."""
     figure, axes = new_figure(6.4, 3.8)
-    _line(axes, curve, [p.injected for p in curve.points], "injected", TRAINED, -0.06)
-    _line(axes, curve, [p.uninjected for p in curve.points], "without injection", UNSEEN, 0.06)
+    _line(axes, curve, [p.injected for p in curve.points], "injected", COLOURS["train"], -0.06)
+    _line(
+        axes,
+        curve,
+        [p.uninjected for p in curve.points],
+        "without injection",
+        COLOURS["unseen"],
+        0.06,
+    )
     if curve.metric == "auroc":
         axes.axhline(0.5, color="black", linestyle="--", linewidth=1)
     axes.set_xticks(range(len(curve.points)), [str(p.shots) for p in curve.points])

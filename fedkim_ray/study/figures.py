@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fedkim_ray.evaluation.results import STANDINGS, Standing
 from fedkim_ray.study.results import StudyReport
 
 COLOURS = (
@@ -30,26 +31,25 @@ BAR_SHARE = 0.8
 def study_bars(report: StudyReport) -> Figure:
     """AUROC, or token F1 of generated answers, of each arm; black lines are 95 % intervals.
 
-    Trained tasks above, with the supervised references; unseen tasks below, which those lack.
+    Trained tasks above, with the supervised references; the others below, which those lack.
     """
-    roles = [role for role in ("train", "unseen") if report.tasks(role)]
-    figure = Figure(figsize=(11.0, 0.8 + 3.1 * len(roles)), layout="constrained")
+    shown = [standing for standing in STANDINGS if report.tasks(standing)]
+    figure = Figure(figsize=(11.0, 0.8 + 3.1 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, role in zip(np.atleast_1d(figure.subplots(len(roles), 1)), roles, strict=True):
-        _panel(axes, report, role)
+    for axes, standing in zip(np.atleast_1d(figure.subplots(len(shown), 1)), shown, strict=True):
+        _panel(axes, report, standing)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 
-def _panel(axes: Any, report: StudyReport, role: str) -> None:
-    tasks = report.tasks(role)
+def _panel(axes: Any, report: StudyReport, standing: Standing) -> None:
+    tasks = report.tasks(standing)
     arms = [arm for arm in report.arms if any(report.headline(arm, t) for t in tasks)]
     for number, arm in enumerate(arms):
         _bars(axes, report, arm, tasks, number, BAR_SHARE / len(arms))
     axes.axhline(0.5, color="black", linestyle="--", linewidth=1)
-    title = "trained tasks" if role == "train" else "unseen tasks (zero-shot)"
-    axes.set(ylim=(0, 1), xlim=(-0.5, len(tasks) - 0.5), title=title)
+    axes.set(ylim=(0, 1), xlim=(-0.5, len(tasks) - 0.5), title=STANDINGS[standing])
     axes.set_ylabel("AUROC\n(generated: token F1)")
     labels = [f"{task}\n{report.data_kinds.get(task, 'unknown')}" for task in tasks]
     axes.set_xticks(range(len(tasks)), labels, fontsize=7)

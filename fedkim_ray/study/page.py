@@ -5,6 +5,7 @@ from pathlib import Path
 from fedkim_ray.evaluation.figures import png, svg
 from fedkim_ray.evaluation.page import render
 from fedkim_ray.evaluation.report import NAMES
+from fedkim_ray.evaluation.results import STANDINGS
 from fedkim_ray.storage import Folder
 from fedkim_ray.study.figures import study_bars
 from fedkim_ray.study.results import StudyReport, signed
@@ -17,7 +18,9 @@ def write_pages(report: StudyReport, folder: Folder) -> str:
     """Write page, tables and figure into the study's folder; return the page's URL."""
     bars = study_bars(report)
     template = Path(__file__).with_name(PAGE)
-    page = render(template, report=report, bars=bars, names=NAMES, signed=signed)
+    page = render(
+        template, report=report, bars=bars, names=NAMES, signed=signed, standings=STANDINGS
+    )
     folder.write_bytes(PAGE, page.encode())
     folder.write_bytes("comparison.md", markdown_tables(report).encode())
     folder.write_bytes("comparison.svg", svg(bars).encode())

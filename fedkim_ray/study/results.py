@@ -6,7 +6,7 @@ from typing import Literal
 from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE
-from fedkim_ray.evaluation.results import EvaluationReport
+from fedkim_ray.evaluation.results import EvaluationReport, Standing
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_status import read_log
 from fedkim_ray.storage import Folder
@@ -63,9 +63,9 @@ class StudyReport(Frozen):
         """The one metric that stands for each task."""
         return tuple(r for r in self.results if r.metric in HEADLINE.values())
 
-    def tasks(self, role: str) -> list[TaskId]:
-        """Return the tasks of a role, in order."""
-        return list(dict.fromkeys(r.task for r in self.results if r.role == role))
+    def tasks(self, standing: Standing) -> list[TaskId]:
+        """Return the tasks of a standing, in order."""
+        return list(dict.fromkeys(r.task for r in self.results if r.standing == standing))
 
     def headline(self, arm: str, task: TaskId) -> ArmResult | None:
         """Return an arm's headline metric on a task; None where it was not asked."""
@@ -118,7 +118,9 @@ def study_report(
         bootstrap_samples=draws,
         subset_note=first.subset_note,
         data_kinds={t.task: t.data_kind for t in first.tasks},
-        results=tuple(compare_arms({**arms, **references}, tasks, draws)),
+        results=tuple(
+            compare_arms({**arms, **references}, tasks, draws, trained=recipe.data.tasks)
+        ),
         runs=tuple(_facts(run, r) for run, r in zip(runs, reports, strict=True)),
     )
 

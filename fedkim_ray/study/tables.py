@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.figures import SHORT
+from fedkim_ray.evaluation.results import STANDINGS
 from fedkim_ray.study.results import StudyReport, signed
 from fedkim_ray.types import TaskId
 
@@ -37,7 +39,7 @@ def _pairs(report: StudyReport, first: str, arm: str) -> Iterator[tuple[str, ...
     for r in report.headlines:
         own = report.headline(first, r.task)
         if r.arm == arm and own is not None:
-            task = r.task if r.role == "train" else f"{r.task} (unseen)"
+            task = r.task if r.standing == "train" else f"{r.task} ({SHORT[r.standing]})"
             values = (_short(own.value.value), _short(r.value.value), signed(r.difference))
             yield (task, report.data_kinds.get(r.task, ""), *values, ahead[r.verdict])
 
@@ -48,6 +50,7 @@ def markdown_tables(report: StudyReport) -> str:
     ablations = [arm for arm in report.variants if arm not in main]
     parts = [
         ("Trained tasks", [*main, *report.references], report.tasks("train")),
+        (STANDINGS["left_out"], main, report.tasks("left_out")),
         ("Zero-shot", main, report.tasks("unseen")),
         ("Ablations", [report.arms[0], *ablations] if ablations else [], _all_tasks(report)),
     ]
@@ -60,7 +63,7 @@ def markdown_tables(report: StudyReport) -> str:
 
 
 def _all_tasks(report: StudyReport) -> list[TaskId]:
-    return report.tasks("train") + report.tasks("unseen")
+    return [task for standing in STANDINGS for task in report.tasks(standing)]
 
 
 def _values(report: StudyReport, arms: Sequence[str], tasks: Sequence[TaskId]) -> str:

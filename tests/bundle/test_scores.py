@@ -105,6 +105,12 @@ def test_the_card_tells_how_examples_were_routed(
     assert "## Routing" not in model_card(plain)
 
 
+def test_the_card_tells_of_both_tables_what_was_left_out(bundle_url: str) -> None:
+    facts = read_facts(Folder.at(bundle_url)).model_copy(update={"training": {"mortality": 0.5}})
+    card = model_card(facts, TOLD)
+    assert card.count("| covid19 | left out of this run |") == 2
+
+
 def test_the_card_tells_what_the_clients_validated(bundle_url: str) -> None:
     facts = read_facts(Folder.at(bundle_url))
     assert "validation data" not in model_card(facts)

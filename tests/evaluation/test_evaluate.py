@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,13 @@ from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
 from fedkim_ray.evaluation.judge import metrics_of
 from fedkim_ray.evaluation.metrics import GENERATION, YES_NO
-from fedkim_ray.evaluation.results import EvaluationReport, read_report, write_report
+from fedkim_ray.evaluation.report import html_report
+from fedkim_ray.evaluation.results import (
+    EvaluationReport,
+    TaskResult,
+    read_report,
+    write_report,
+)
 from fedkim_ray.storage import Folder
 
 CONFIG = EvaluationConfig(bootstrap_samples=50, max_new_tokens=2)
@@ -32,7 +39,7 @@ def report(bundle: LoadedBundle, tiny_root: str) -> EvaluationReport:
 
 def test_every_task_is_reported_trained_first(report: EvaluationReport) -> None:
     assert [t.task for t in report.tasks] == [task.id for task in TASKS]
-    assert (len(report.trained), len(report.unseen)) == (4, 8)
+    assert (len(report.of("train")), len(report.of("unseen"))) == (4, 8)
     for task in report.tasks:
         assert tuple(task.metrics) == (YES_NO if task.kind == "yes_no" else GENERATION)
         assert task.data_kind == "synthetic"
@@ -61,8 +68,28 @@ def test_routing_is_the_models(report: EvaluationReport, bundle: LoadedBundle) -
     assert routing.expert_weights == pytest.approx(alpha.tolist())
     assert sum(routing.expert_weights) == pytest.approx(1.0)
     assert routing.entropy_nats == pytest.approx(-float((alpha * alpha.log()).sum()))
-    assert routing.nearest_trained in {t.task for t in report.trained}
+    assert routing.nearest_trained in {t.task for t in report.of("train")}
     assert report.result("mortality").routing.nearest_trained is None  # type: ignore[union-attr]
+
+
+def test_a_task_that_the_run_left_out_is_shown_and_routed_as_untrained(
+    bundle: LoadedBundle, tiny_root: str
+) -> None:
+    facts = bundle.facts.model_copy(update={"training": {"mortality": 0.5}})
+    one = replace(bundle, facts=facts)
+    report = evaluate_bundle(one, Folder.at(tiny_root), CONFIG, ["mortality", "covid19", "sepsis"])
+    assert [t.task for t in report.of("train")] == ["mortality"]
+    assert [t.task for t in report.of("left_out")] == ["covid19"]
+    nearest = {t.task: t.routing and t.routing.nearest_trained for t in report.tasks}
+    assert nearest == {"mortality": None, "covid19": "mortality", "sepsis": "mortality"}
+    page = html_report(report)
+    assert "Tasks left out of training, yes/no" in page
+    assert "covid19 (left out)" in page
+
+
+def test_of_an_older_report_it_is_unknown_what_was_trained(report: EvaluationReport) -> None:
+    values = report.result("covid19").model_dump(mode="json", exclude={"trained"})
+    assert TaskResult.model_validate(values).standing == "train"
 
 
 def test_a_written_report_reads_back_equal(report: EvaluationReport, tmp_path: Path) -> None:

@@ -76,6 +76,22 @@ def test_markdown_marks_only_what_an_interval_decides(report: StudyReport) -> No
     assert titles == ["### Trained tasks", "### Zero-shot", "### Ablations", "### Runs"]
 
 
+def test_a_task_that_training_left_out_is_shown_as_such(
+    report: StudyReport, tmp_path: Path
+) -> None:
+    told = [r.model_copy(update={"trained": False}) for r in report.results]
+    left_out = report.model_copy(update={"results": tuple(told), "references": ()})
+    text = markdown_tables(left_out)
+    assert "### Tasks left out of training\n" in text
+    assert "### Trained tasks" not in text
+    assert "### Zero-shot" in text
+    sink = io.StringIO()
+    print_study(left_out, Console(file=sink, width=120))
+    assert "mortality (left out)" in sink.getvalue()
+    write_pages(left_out, Folder.at(tmp_path))
+    assert "<h2>Tasks left out of training</h2>" in (tmp_path / "comparison.html").read_text()
+
+
 def test_one_seed_says_what_its_intervals_leave_out(report: StudyReport) -> None:
     assert (
         "nothing of another training run" in report.model_copy(update={"seeds": (0,)}).interval_note
