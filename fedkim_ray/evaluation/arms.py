@@ -175,7 +175,8 @@ def _estimate(
         return Estimate(value=None, note=NO_PROBABILITY)
     value_K, drawn_KS = values_KS[:, 0], values_KS[:, 1:]
     if len(value_K) == 1 or num_subjects == 1 or np.isnan(value_K).any():
-        return summary(float(value_K.mean()), drawn_KS.mean(0), WHY_UNDEFINED.get(metric, ""))
+        why = WHY_UNDEFINED.get(metric, "")
+        return summary(float(value_K.mean()), drawn_KS.mean(0), num_subjects, why)
     estimate = over_seeds(value_K, drawn_KS, num_subjects)
     low, high = np.clip([estimate.low, estimate.high], lowest, 1.0).tolist()
     return estimate.model_copy(update={"low": low, "high": high})

@@ -21,6 +21,7 @@ from fedkim_ray.types import Frozen
 Metrics = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """From weights (S, N) to a value (S,) for each metric; NaN where it is undefined."""
 LEVEL_PERCENT = 95.0
+ONE_SUBJECT = "one subject: no interval"
 MAX_ENTRIES = 1 << 21
 """Weights held at once; 16 MB of float64."""
 
@@ -83,19 +84,29 @@ def estimate(
     """
     whole = metrics(np.ones((1, len(subject_ids))))
     parts = [metrics(weights) for weights in draw_weights(subject_ids, num_draws, seed)]
-    reasons = why_undefined or {}
+    reasons, num_subjects = why_undefined or {}, len(set(subject_ids))
     return {
         name: summary(
-            float(value[0]), np.concatenate([p[name] for p in parts]), reasons.get(name, "")
+            float(value[0]),
+            np.concatenate([p[name] for p in parts]),
+            num_subjects,
+            reasons.get(name, ""),
         )
         for name, value in whole.items()
     }
 
 
-def summary(value: float, drawn_S: np.ndarray, why_undefined: str = "") -> Estimate:
-    """Return a point estimate with the middle of what its draws gave, (S,)."""
+def summary(
+    value: float, drawn_S: np.ndarray, num_subjects: int, why_undefined: str = ""
+) -> Estimate:
+    """Return a point estimate with the middle of what its draws gave, (S,).
+
+    Draws of one subject are all alike: they would make an interval without width.
+    """
     if np.isnan(value):
         return Estimate(value=None, note=why_undefined or "undefined on these answers")
+    if num_subjects == 1:
+        return Estimate(value=value, note=ONE_SUBJECT)
     known = drawn_S[~np.isnan(drawn_S)]
     if len(known) == 0:
         return Estimate(value=value, note="no interval: undefined in every bootstrap draw")

@@ -16,6 +16,7 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate, estimate
 from fedkim_ray.evaluation.metrics import NO_PROBABILITY, auroc, paired_difference
+from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS, few_subjects
 from fedkim_ray.evaluation.text_scores import TextScores
 from fedkim_ray.types import Frozen, TaskId
 
@@ -34,11 +35,15 @@ class TaskDifference(Frozen):
     """Questions that both answered."""
     num_dropped: int
     """Questions that one of them alone answered."""
+    num_subjects: int
+    """Subjects of those that both answered."""
 
     @property
     def verdict(self) -> Literal["a", "b", "undecided"]:
-        """Which model the interval puts ahead; ``undecided`` where it holds 0."""
+        """Which model the interval puts ahead: none where it holds 0, or subjects are few."""
         low, high = self.difference.low, self.difference.high
+        if self.num_subjects < MIN_SUBJECTS:
+            return "undecided"
         if low is not None and low > 0:
             return "a"
         return "b" if high is not None and high < 0 else "undecided"
@@ -87,13 +92,17 @@ def print_differences(
     if name_a == name_b:
         name_a, name_b = f"{name_a} (a)", f"{name_b} (b)"
     table = Table(title=f"{name_a} minus {name_b}, paired bootstrap 95 % intervals")
-    for column in ("task", "role", "metric", "questions", name_a, name_b, "difference", "ahead"):
+    counts = ("questions", "subjects")
+    for column in ("task", "role", "metric", *counts, name_a, name_b, "difference", "ahead"):
         table.add_column(column, no_wrap=column == "task")
     ahead = {"a": name_a, "b": name_b, "undecided": "undecided"}
     for d in differences:
         values = [_number(d.value_a), _number(d.value_b), d.difference.signed(), ahead[d.verdict]]
-        table.add_row(d.task, d.role, d.metric, str(d.num_questions), *values)
+        numbers = (str(d.num_questions), str(d.num_subjects))
+        table.add_row(d.task, d.role, d.metric, *numbers, *values)
     console.print(table)
+    if note := few_subjects({d.task: d.num_subjects for d in differences}):
+        console.print(note)
 
 
 def _compare_task(
@@ -112,6 +121,7 @@ def _compare_task(
         difference=difference,
         num_questions=rows_a.num_rows,
         num_dropped=a.num_rows + b.num_rows - 2 * rows_a.num_rows,
+        num_subjects=len(rows_a["subject_id"].unique()),
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedkim_ray.evaluation import answer_figures, figures
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.bootstrap import ONE_SUBJECT, Estimate
 from fedkim_ray.evaluation.client_figures import client_curves
 from fedkim_ray.evaluation.compare import TaskDifference
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND
@@ -49,12 +49,13 @@ def print_report(report: EvaluationReport, console: Console) -> None:
     for title, _, tasks in _sections(report):
         table = Table(title=title)
         shown = list(dict.fromkeys(m for task in tasks for m in task.shown))
-        for column in ("task", "data", "n", *(NAMES[m] for m in shown)):
+        for column in ("task", "data", "n", "subjects", *(NAMES[m] for m in shown)):
             words = column in ("task", "data")
             table.add_column(column, justify="left" if words else "right", no_wrap=words)
         for task in tasks:
             values = [_short(task.metrics[m]) for m in shown]
-            table.add_row(task.task, task.data_kind, str(task.num_questions), *values)
+            numbers = (str(task.num_questions), str(task.num_subjects))
+            table.add_row(task.task, task.data_kind, *numbers, *values)
         console.print(table)
     if any(task.subgroups for task in report.tasks):
         console.print(_subgroup_table(report))
@@ -168,9 +169,9 @@ def _remarks(task: TaskResult) -> list[str]:
             "and count as wrong"
         )
     if task.num_subjects == 1:
-        lines.append("one subject: intervals say nothing of other subjects")
+        lines.append(ONE_SUBJECT)
     for name, value in task.metrics.items():
-        if value.note and name != "ece":  # AUROC has said the same
+        if value.note not in ("", ONE_SUBJECT) and name != "ece":  # AUROC has said the same
             lines.append(f"{NAMES[name]}: {value.note}")
     return lines
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 from fedkim_ray.data.traits import age_band
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.results import Subgroup
+from fedkim_ray.types import TaskId
 
 MIN_SUBJECTS = 10
-"""Groups with fewer are not scored."""
+"""Groups with fewer are not scored, and a comparison on fewer is not decided."""
 Trait = Literal["sex", "age", "site"]
 Score = Callable[[pa.Table], Mapping[str, Estimate]]
 
@@ -32,6 +33,12 @@ def subgroups_of(rows: pa.Table, score: Score) -> tuple[Subgroup, ...]:
         for trait, levels in _levels(rows)
         for level in _in_order({level for level in levels if level is not None})
     )
+
+
+def few_subjects(num_subjects: Mapping[TaskId, int]) -> str:
+    """Say which tasks have too few subjects to decide a comparison; empty where none has."""
+    few = [f"{task} ({num})" for task, num in num_subjects.items() if num < MIN_SUBJECTS]
+    return f"Fewer than {MIN_SUBJECTS} subjects decide nothing: {', '.join(few)}." if few else ""
 
 
 def _levels(rows: pa.Table) -> Iterator[tuple[Trait, list[str | None]]]:

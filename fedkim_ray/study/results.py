@@ -7,6 +7,7 @@ from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE
 from fedkim_ray.evaluation.results import EvaluationReport, Standing
+from fedkim_ray.evaluation.subgroups import few_subjects
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_status import read_log
 from fedkim_ray.storage import Folder
@@ -70,6 +71,11 @@ class StudyReport(Frozen):
     def headline(self, arm: str, task: TaskId) -> ArmResult | None:
         """Return an arm's headline metric on a task; None where it was not asked."""
         return next((r for r in self.headlines if (r.arm, r.task) == (arm, task)), None)
+
+    @property
+    def few_subjects(self) -> str:
+        """Which tasks have too few subjects for a verdict, as a sentence; empty where none has."""
+        return few_subjects({r.task: r.num_subjects for r in self.results})
 
     @property
     def interval_note(self) -> str:

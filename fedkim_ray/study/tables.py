@@ -27,11 +27,13 @@ def print_study(report: StudyReport, console: Console) -> None:
             box=box.SIMPLE,
             padding=(0, 1, 0, 0),
         )
-        for column in ("task", "data", first, arm, "difference", "ahead"):
+        for column in ("task", "data", "n", "subjects", first, arm, "difference", "ahead"):
             table.add_column(column, no_wrap=column == "difference", overflow="fold")
         for row in _pairs(report, first, arm):
             table.add_row(*row)
         console.print(table)
+    if report.few_subjects:
+        console.print(report.few_subjects)
 
 
 def _pairs(report: StudyReport, first: str, arm: str) -> Iterator[tuple[str, ...]]:
@@ -40,8 +42,9 @@ def _pairs(report: StudyReport, first: str, arm: str) -> Iterator[tuple[str, ...
         own = report.headline(first, r.task)
         if r.arm == arm and own is not None:
             task = r.task if r.standing == "train" else f"{r.task} ({SHORT[r.standing]})"
+            numbers = (str(r.num_questions), str(r.num_subjects))
             values = (_short(own.value.value), _short(r.value.value), signed(r.difference))
-            yield (task, report.data_kinds.get(r.task, ""), *values, ahead[r.verdict])
+            yield (task, report.data_kinds.get(r.task, ""), *numbers, *values, ahead[r.verdict])
 
 
 def markdown_tables(report: StudyReport) -> str:
@@ -59,7 +62,8 @@ def markdown_tables(report: StudyReport) -> str:
         for title, arms, tasks in parts
         if arms and tasks
     ]
-    return "\n".join([f"{report.subset_note} {report.interval_note}\n", *texts, _runs(report)])
+    notes = f"{report.subset_note} {report.interval_note} {report.few_subjects}".rstrip()
+    return "\n".join([f"{notes}\n", *texts, _runs(report)])
 
 
 def _all_tasks(report: StudyReport) -> list[TaskId]:
@@ -73,9 +77,9 @@ def _values(report: StudyReport, arms: Sequence[str], tasks: Sequence[TaskId]) -
         found = [report.headline(arm, task) for arm in arms]
         told = next(r for r in found if r)
         kind = report.data_kinds.get(task, "")
-        cells = [task, kind, str(told.num_questions), told.metric]
+        cells = [task, kind, str(told.num_questions), str(told.num_subjects), told.metric]
         rows.append([*cells, *(str(r.value) if r else "-" for r in found)])
-    return _table(["task", "data", "n", "metric", *arms], rows)
+    return _table(["task", "data", "n", "subjects", "metric", *arms], rows)
 
 
 def _differences(report: StudyReport, arms: Sequence[str], tasks: Sequence[TaskId]) -> str:

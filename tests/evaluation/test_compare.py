@@ -58,6 +58,15 @@ def test_right_is_ahead_of_wrong() -> None:
     assert (d.difference.value, d.verdict) == (-1.0, "b")
 
 
+def test_ten_subjects_decide_and_nine_do_not() -> None:
+    for num, verdict, said in ((10, "a", 0), (9, "undecided", 1)):
+        differences = compare(yes_no_table(RIGHT).slice(0, num), yes_no_table(WRONG), 50)
+        assert (differences[0].num_subjects, differences[0].verdict) == (num, verdict)
+        sink = io.StringIO()
+        print_differences(differences, "fedkim", "base", Console(file=sink, width=160))
+        assert sink.getvalue().count("decide nothing: covid19 (9).") == said
+
+
 def test_rows_are_matched_by_sample_and_not_by_place() -> None:
     table = yes_no_table([i / 20 for i in range(20)])
     turned = table.take(list(reversed(range(20))))

@@ -154,6 +154,8 @@ def test_terminal_table_has_every_task_and_the_data_kind(report: EvaluationRepor
         assert task.task in printed
     assert "synthetic" in printed
     assert "All 192 test questions" in printed
+    (mortality,) = [line.split() for line in printed.splitlines() if "mortality" in line]
+    assert mortality[5:8:2] == ["48", "48"]  # questions and subjects, between the table's bars
 
 
 def test_figures_are_the_same_bytes_each_time(report: EvaluationReport) -> None:

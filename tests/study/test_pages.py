@@ -71,7 +71,7 @@ def test_markdown_marks_only_what_an_interval_decides(report: StudyReport) -> No
     assert "**+0.200 [+0.100, +0.300]**" in text
     assert "| +0.010 [-0.100, +0.100] |" in text
     assert "2 training seeds (Student's t) and the test subjects (100 bootstrap draws)" in text
-    assert "| mortality | real | 40 | auroc | 0.700 [0.600, 0.800] |" in text
+    assert "| mortality | real | 40 | 30 | auroc | 0.700 [0.600, 0.800] |" in text
     titles = [line for line in text.splitlines() if line.startswith("### ")]
     assert titles == ["### Trained tasks", "### Zero-shot", "### Ablations", "### Runs"]
 
@@ -92,6 +92,20 @@ def test_a_task_that_training_left_out_is_shown_as_such(
     assert "<h2>Tasks left out of training</h2>" in (tmp_path / "comparison.html").read_text()
 
 
+def test_few_subjects_are_said_to_decide_nothing(report: StudyReport, tmp_path: Path) -> None:
+    few = [r.model_copy(update={"num_subjects": 5}) for r in report.results]
+    small = report.model_copy(update={"results": tuple(few)})
+    note = "Fewer than 10 subjects decide nothing: mortality (5), sepsis (5)."
+    assert note in markdown_tables(small)
+    assert "**" not in markdown_tables(small)
+    assert "decide nothing" not in markdown_tables(report)
+    sink = io.StringIO()
+    print_study(small, Console(file=sink, width=120))
+    assert note in sink.getvalue()
+    write_pages(small, Folder.at(tmp_path))
+    assert note in (tmp_path / "comparison.html").read_text()
+
+
 def test_one_seed_says_what_its_intervals_leave_out(report: StudyReport) -> None:
     assert (
         "nothing of another training run" in report.model_copy(update={"seeds": (0,)}).interval_note
@@ -103,7 +117,7 @@ def test_the_terminal_says_who_is_ahead_and_what_is_synthetic(report: StudyRepor
     print_study(report, Console(file=sink, width=120))
     lines = [line.split() for line in sink.getvalue().splitlines()]
     (mortality,) = [line for line in lines if line[:1] == ["mortality"] and "0.500" in line]
-    assert (mortality[1], mortality[-1]) == ("real", "fedkim")
+    assert (mortality[1:4], mortality[-1]) == (["real", "40", "30"], "fedkim")
     (sepsis,) = [line for line in lines if line[:1] == ["sepsis"]]
     assert (sepsis[1:3], sepsis[-1]) == (["(unseen)", "synthetic"], "undecided")
 
