@@ -70,6 +70,11 @@ class RunPlan:
     trained: tuple[Task, ...]
     tasks_by_client: Mapping[ClientId, tuple[Task, ...]]
 
+    @property
+    def with_questions(self) -> tuple[TaskId, ...]:
+        """Tasks that the data root has test questions of."""
+        return tuple(t for t in self.tasks if self.card.num_examples(f"test/{t}/"))
+
 
 def plan_run(recipe: Recipe) -> RunPlan:
     """Resolve a recipe against its data root and base model.
@@ -114,7 +119,8 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
     """Run, or go on with, a whole recipe; returns the finished bundle's facts.
 
     Raises:
-        StorageError: a process on this host drives the run, or a driver anywhere took it over.
+        StorageError: a process on this host drives the run, a driver anywhere took it over, or
+            the data are not those that it began with.
         RunAbortedError: somebody asked for the end of the run.
     """
     with driving(run) as driven, abortable(driven), failure_told(driven):
@@ -123,6 +129,7 @@ def run_recipe(run: RunFolder, on_event: OnEvent) -> BundleFacts:
 
 def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
     recipe, plan = run.recipe, plan_run(run.recipe)
+    run.require_data(plan.card.fingerprints)
     metrics = RunMetrics(recipe.federation.client_timeout_s)
 
     def tell(event: Mapping[str, Any]) -> None:

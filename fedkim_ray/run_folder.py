@@ -40,10 +40,17 @@ class RunFolder:
     folder: Folder
     run_id: str
     recipe: Recipe
+    data: Mapping[str, str] | None = None
+    """The fingerprints of the data that it began with, by folder; None where it does not say."""
 
     @classmethod
-    def create(cls, url: str, recipe: Recipe) -> "RunFolder":
+    def create(cls, url: str, recipe: Recipe, data: Mapping[str, str] | None = None) -> "RunFolder":
         """Start a run in an empty folder.
+
+        Args:
+            url: The run's folder.
+            recipe: What it runs.
+            data: ``DatasetCard.fingerprints`` of its data root: it goes on with no other data.
 
         Raises:
             StorageError: a run is there already; it is left as it is.
@@ -57,10 +64,9 @@ class RunFolder:
             )
         run_id = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
         folder.write_bytes(RECIPE_FILE, dump_recipe(recipe).encode())
-        folder.write_json(
-            RUN_FILE, {"format_version": FORMAT_VERSION, "run_id": run_id, "created": time.time()}
-        )
-        return cls(folder, run_id, recipe)
+        facts = {"format_version": FORMAT_VERSION, "run_id": run_id, "created": time.time()}
+        folder.write_json(RUN_FILE, {**facts, "data": data})
+        return cls(folder, run_id, recipe, data)
 
     @staticmethod
     def is_at(url: str) -> bool:
@@ -100,7 +106,25 @@ class RunFolder:
                 "A run ends with the recipe it began with.",
                 "Resume without naming a recipe, or choose another `--out`.",
             )
-        return cls(folder, facts["run_id"], own)
+        return cls(folder, facts["run_id"], own, facts.get("data"))
+
+    def require_data(self, data: Mapping[str, str]) -> None:
+        """Refuse other data than the run began with; a run that does not say goes on with any.
+
+        Args:
+            data: ``DatasetCard.fingerprints`` of the data root as it is now.
+
+        Raises:
+            StorageError: naming the folders that changed.
+        """
+        began = self.data or data
+        if changed := [place for place in data if began.get(place) != data[place]]:
+            raise StorageError(
+                f"The files of {', '.join(changed)} in {self.recipe.data.root!r} are not those "
+                f"that the run at {self.folder.url!r} began with.",
+                "A run ends with the data it began with.",
+                "Restore the data root, or start again with an `--out` of its own.",
+            )
 
     def aggregated(self, round_index: int) -> Folder:
         """Where the clients' round is published."""

@@ -15,7 +15,7 @@ from fedkim_ray import pipeline
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.errors import RecipeError, RunAbortedError
+from fedkim_ray.errors import RecipeError, RunAbortedError, StorageError
 from fedkim_ray.federation.round_files import publish_aggregated
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.pipeline import plan_run, run_recipe, validation_of
@@ -69,6 +69,16 @@ def publish_empty(*folders: Folder) -> None:
     for folder in folders:
         with publish(folder, "aggregated", 1):
             pass
+
+
+def test_a_run_goes_on_with_the_data_it_began_with_alone(tiny_root: str, tmp_path: Path) -> None:
+    recipe = load_recipe("tiny", [*ONE_ROUND, f"data.root={tiny_root}"])
+    data = read_card(Folder.at(tiny_root)).fingerprints
+    other = {**data, "test": "0" * 64}
+    run = RunFolder.create(str(tmp_path / "run"), recipe, other)
+    message = r"The files of test in .* began with\..*[Rr]estore the data root"
+    with pytest.raises(StorageError, match=message):
+        run_recipe(RunFolder.open(run.folder.url), lambda event: None)
 
 
 def test_clients_are_needed_until_the_last_round_is_scored(tmp_path: Path) -> None:

@@ -67,12 +67,13 @@ def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
 
 def _open_run(url: str, recipe: Any) -> Any:
     """Go on with an unfinished or finished demo of the same recipe, or start one."""
+    from fedkim_ray.data.root import read_card
     from fedkim_ray.run_folder import RUN_FILE, RunFolder
     from fedkim_ray.storage import Folder
 
     if Folder.at(url).exists(RUN_FILE):
         return RunFolder.open(url, recipe)
-    return RunFolder.create(url, recipe)
+    return RunFolder.create(url, recipe, read_card(Folder.at(recipe.data.root)).fingerprints)
 
 
 def _ask_each_task(url: str, data: str, named: tuple[str, ...] | None) -> Table:

@@ -51,7 +51,7 @@ def run(
 
         dry_run(_load(recipe, out, overrides or [], variant), as_json)
         return
-    folder = _open_run(recipe, out, overrides or [], variant, resume)
+    folder = _open_run(recipe, out, overrides or [], variant, resume, score)
 
     # After the recipe was read: a misspelt one is refused without loading the libraries.
     from fedkim_ray.cli.evaluate import evaluate_run
@@ -68,7 +68,12 @@ def run(
 
 
 def _open_run(
-    recipe: str | None, out: str | None, overrides: list[str], variant: str | None, resume: bool
+    recipe: str | None,
+    out: str | None,
+    overrides: list[str],
+    variant: str | None,
+    resume: bool,
+    score: bool,
 ) -> "RunFolder":
     from fedkim_ray.errors import RecipeError
     from fedkim_ray.recipe_files import load_recipe
@@ -87,10 +92,13 @@ def _open_run(
     url = out or f"runs/{loaded.name}-{loaded.variant}"
     if resume and RunFolder.is_at(url):
         return RunFolder.open(url, loaded)
+    from fedkim_ray.evaluation.subset import require_question_each
     from fedkim_ray.pipeline import plan_run
 
-    plan_run(loaded)  # refuse before anything is written
-    return RunFolder.create(url, loaded)
+    plan = plan_run(loaded)  # refuse before anything is written
+    if score:
+        require_question_each(plan.with_questions, loaded.evaluation.max_questions)
+    return RunFolder.create(url, loaded, plan.card.fingerprints)
 
 
 def _load(

@@ -79,6 +79,11 @@ class DatasetCard(Frozen):
         lines = [f"{n} {f.sha256}" for n, f in sorted(self.files.items()) if n.startswith(prefix)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each folder of ``PLACES``."""
+        return {place: self.fingerprint(f"{place}/") for place in PLACES}
+
 
 def read_card(root: Folder) -> DatasetCard:
     """Read a data root's card.

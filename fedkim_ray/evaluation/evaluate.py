@@ -19,7 +19,7 @@ from fedkim_ray.evaluation.judge import QuestionSet, judge
 from fedkim_ray.evaluation.results import EvaluationReport, ExpertRemoval, TaskResult
 from fedkim_ray.evaluation.routing import routing_of
 from fedkim_ray.evaluation.scoring import AskBatches, OnProgress, Read, score_samples
-from fedkim_ray.evaluation.subset import fixed_subset
+from fedkim_ray.evaluation.subset import fixed_subset, require_question_each
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
 
@@ -116,7 +116,8 @@ def load_questions(
     Raises:
         DataError: the root or a task's test data are absent, empty, not on the card or of another
             specification, or a row is of another task than its folder.
-        RecipeError: ``wanted`` names a task that is not in ``known``.
+        RecipeError: ``wanted`` names a task that is not in ``known``, or ``max_questions`` leaves
+            a task without any.
     """
     card = read_card(root)
     if wrong := [t for t in wanted or () if t not in known]:
@@ -139,6 +140,7 @@ def load_questions(
             f"Tasks with test data: {', '.join(present) or 'none'}.",
             "Check the data root, or name other tasks.",
         )
+    require_question_each([t for t in chosen if len(whole[t])], max_questions)
     rows = fixed_subset({t: labels_of(s) for t, s in whole.items()}, max_questions)
     return QuestionSet(
         card=card,

@@ -1,9 +1,10 @@
 """A fixed subset of all test questions, the same for every model that is scored on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from fedkim_ray.errors import RecipeError
 from fedkim_ray.types import TaskId
 
 
@@ -29,6 +30,20 @@ def fixed_subset(
     sizes = {task: len(values) for task, values in labels.items()}
     quotas = _quotas(sizes, max_questions, shares or {})
     return {task: _balanced_rows(labels[task], quotas[task]) for task in labels}
+
+
+def require_question_each(tasks: Collection[TaskId], max_questions: int | None) -> None:
+    """Refuse a number of questions that leaves some task without any.
+
+    Raises:
+        RecipeError: it is smaller than the number of tasks.
+    """
+    if max_questions is not None and max_questions < len(tasks):
+        raise RecipeError(
+            f"max_questions is {max_questions} for {len(tasks)} tasks ({', '.join(tasks)}).",
+            "Each task that is asked gets at least one question.",
+            "Raise max_questions, or ask fewer tasks.",
+        )
 
 
 def _quotas(

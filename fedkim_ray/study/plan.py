@@ -5,14 +5,15 @@ comparison.json              ``StudyReport``: every number, with the settings th
 comparison.html, .md, .svg, .png    the same for people
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import RecipeError
 from fedkim_ray.evaluation.results import REPORT, EvaluationReport, read_report
-from fedkim_ray.pipeline import plan_run
+from fedkim_ray.evaluation.subset import require_question_each
+from fedkim_ray.pipeline import RunPlan, plan_run
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RUN_FILE, RunFolder
 from fedkim_ray.storage import Folder
@@ -29,6 +30,8 @@ class PlannedRun:
     folder: Folder
     asked: tuple[TaskId, ...]
     """Tasks that its bundle is asked."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of its data root's folders when the study was planned."""
 
     @property
     def is_evaluated(self) -> bool:
@@ -70,7 +73,7 @@ def plan_study(
     Raises:
         RecipeError: a variant, field or value is impossible, or nothing is left to compare.
         DataError: the data root lacks something.
-        StorageError: a run of another recipe lies in the study's folder.
+        StorageError: a run of another recipe, or of other data, lies in the study's folder.
     """
     if not variants or not seeds or len({*variants}) < len(variants) or len({*seeds}) < len(seeds):
         raise RecipeError(
@@ -83,9 +86,11 @@ def plan_study(
         for variant in variants:
             loaded = load_recipe(recipe, [*overrides, f"seed={seed}"], variant)
             folder = Folder.at(out) / f"runs/{variant}/seed-{seed}"
-            runs.append(PlannedRun(variant, seed, loaded, folder, _asked(loaded, tasks)))
+            plan = plan_run(loaded)
+            asked, data = _asked(plan, loaded, tasks), plan.card.fingerprints
+            runs.append(PlannedRun(variant, seed, loaded, folder, asked, data))
             if folder.exists(RUN_FILE):
-                RunFolder.open(folder.url, loaded)
+                RunFolder.open(folder.url, loaded).require_data(data)
     return runs
 
 
@@ -100,14 +105,15 @@ def first_round_inputs(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _asked(recipe: Recipe, wanted: Sequence[TaskId] | None) -> tuple[TaskId, ...]:
-    """Hold a recipe and the wanted tasks against the data; return the tasks to ask."""
-    plan = plan_run(recipe)
-    present = [task for task in plan.tasks if plan.card.num_examples(f"test/{task}/")]
+def _asked(plan: RunPlan, recipe: Recipe, wanted: Sequence[TaskId] | None) -> tuple[TaskId, ...]:
+    """Hold the wanted tasks against the data; return the tasks to ask."""
+    present = plan.with_questions
     if wrong := [task for task in wanted or () if task not in present]:
         raise RecipeError(
             f"The study is to ask the tasks {wrong}.",
             f"The data root has test data of {', '.join(present) or 'none'}.",
             "Correct --tasks.",
         )
-    return tuple(wanted or present)
+    asked = tuple(wanted or present)
+    require_question_each(asked, recipe.evaluation.max_questions)
+    return asked

@@ -200,6 +200,7 @@ def _digest(run: PlannedRun) -> str:
     recipe: Recipe = run.recipe
     inputs: dict[str, Any] = {
         **first_round_inputs(recipe),
+        "data_files": dict(run.data),
         "rounds": recipe.federation.rounds,
         "run": run.report().version,
         "questions": [[t.task, t.num_questions] for t in run.report().tasks],

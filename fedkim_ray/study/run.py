@@ -55,7 +55,7 @@ def _open(run: PlannedRun) -> RunFolder:
     """Go on with an unfinished run, or start it."""
     if run.folder.exists(RUN_FILE):
         return RunFolder.open(run.folder.url, run.recipe)
-    return RunFolder.create(run.folder.url, run.recipe)
+    return RunFolder.create(run.folder.url, run.recipe, run.data)
 
 
 def _share_first_round(run: PlannedRun, folder: RunFolder, runs: Sequence[PlannedRun]) -> None:

@@ -1,5 +1,7 @@
 """Which runs a study has, and which first rounds are the same."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,35 @@ def test_a_run_of_another_recipe_is_refused_and_kept(tiny_root: str, tmp_path: P
     plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets)
     with pytest.raises(StorageError, match="injection differ"):
         plan_study(str(tmp_path), "tiny", ["fedkim"], [0], [*sets, "injection.lr=1.0"])
+
+
+def test_a_run_of_other_data_is_refused(tiny_root: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
+    sets, out = [f"data.root={root}"], str(tmp_path / "study")
+    (run,) = plan_study(out, "tiny", ["fedkim"], [0], sets)
+    RunFolder.create(run.folder.url, run.recipe, run.data)
+    plan_study(out, "tiny", ["fedkim"], [0, 1], sets)
+
+    card = root / "dataset.json"
+    values = json.loads(card.read_text())
+    values["files"].pop("clients/north/covid19/valid/part-0.parquet")
+    card.write_text(json.dumps(values))
+    message = r"The files of clients in .* are not those that the run .*seed-0' began with"
+    with pytest.raises(StorageError, match=message):
+        plan_study(out, "tiny", ["fedkim"], [0, 1], sets)
+
+    old = run.folder.read_json("run.json")
+    del old["data"]  # as it was written before runs said what data they began with
+    run.folder.write_json("run.json", old)
+    plan_study(out, "tiny", ["fedkim"], [0, 1], sets)
+
+
+def test_a_study_asks_every_task_something(tiny_root: str, tmp_path: Path) -> None:
+    sets = [f"data.root={tiny_root}", "evaluation.max_questions=11"]
+    with pytest.raises(RecipeError, match=r"max_questions is 11 for 12 tasks \(lung_opacity, "):
+        plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets)
+    plan_study(str(tmp_path), "tiny", ["fedkim"], [0], sets, tasks=["mortality"])
 
 
 @pytest.mark.parametrize(
