@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import ray
+from ray._private.state import state
 
 from fedkim_ray.errors import EnvironmentProblemError
 
@@ -51,6 +52,14 @@ def join_or_start(**local: Any) -> Any:
             "Work is done in a Ray cluster (RAY_ADDRESS) or in a local Ray.",
             "Check RAY_ADDRESS, or unset it for a local Ray.",
         ) from error
+
+
+def most_resources() -> dict[str, float]:
+    """Return what the cluster has or may grow to: an autoscaler's nodes come once work waits."""
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    grown = state.get_max_resources_from_cluster_config() or {}
+    names = has.keys() | grown.keys()
+    return {name: max(has.get(name, 0.0), float(grown.get(name, 0))) for name in names}
 
 
 def _require_listener(address: str) -> None:

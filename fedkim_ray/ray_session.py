@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 
 import ray
-from ray._private.state import state
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.federation.resources import missing_labels
-from fedkim_ray.ray_connection import join_or_start, joins_a_cluster
+from fedkim_ray.ray_connection import join_or_start, joins_a_cluster, most_resources
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a local Ray; parameters of the light model are all that passes through it."""
@@ -109,11 +108,3 @@ def _require(needed: Mapping[str, int]) -> None:
                 f"Clients and injection workers reserve {amount} at once.",
                 REMEDIES[name],
             )
-
-
-def most_resources() -> dict[str, float]:
-    """Return what the cluster has or may grow to: an autoscaler's nodes come once work waits."""
-    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    grown = state.get_max_resources_from_cluster_config() or {}
-    names = has.keys() | grown.keys()
-    return {name: max(has.get(name, 0.0), float(grown.get(name, 0))) for name in names}

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from fedkim_ray import ray_session
+from fedkim_ray import ray_connection, ray_session
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.recipe_files import load_recipe
 
@@ -14,7 +14,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, int] | None]
     may: dict[str, dict[str, int] | None] = {"grow_to": None}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.setattr(
-        ray_session.state, "get_max_resources_from_cluster_config", lambda: may["grow_to"]
+        ray_connection.state, "get_max_resources_from_cluster_config", lambda: may["grow_to"]
     )
     return may
 
@@ -36,9 +36,9 @@ def test_nodes_that_an_autoscaler_may_add_count(
         ray_session._require({"CPU": 37})
     with pytest.raises(EnvironmentProblemError, match="4 GPUs"):
         ray_session._require({"GPU": 5})
-    assert ray_session.most_resources() == {"CPU": 36.0, "GPU": 4.0}
+    assert ray_connection.most_resources() == {"CPU": 36.0, "GPU": 4.0}
     cluster["grow_to"] = {"CPU": 2}  # more nodes are there than the autoscaler would keep
-    assert ray_session.most_resources() == {"CPU": 4.0}
+    assert ray_connection.most_resources() == {"CPU": 4.0}
 
 
 @pytest.mark.parametrize(("use_gpu", "gpus"), [("true", 2), ("false", 0)])

@@ -21,7 +21,8 @@ from fedkim_ray.doctor.ray_probe import look_at_clients, look_at_nodes
 from fedkim_ray.errors import FedKimError
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.pipeline import RunPlan, plan_run
-from fedkim_ray.ray_session import most_resources, ray_session
+from fedkim_ray.ray_connection import most_resources
+from fedkim_ray.ray_session import ray_session
 
 CONNECT_TIMEOUT_S = 5.0
 PORTS = {6379: "Ray's GCS", 8265: "Ray's dashboard", 8000: "serving"}
