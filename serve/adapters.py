@@ -31,7 +31,7 @@ def adapter_key(task: Task, example: Example) -> str:
 
     Routing depends on the task's description and on the modalities that the example carries.
     """
-    depends_on = json.dumps([task.description, example.carried])
+    depends_on = json.dumps([task.description, example.carried_for(task)])
     return hashlib.sha256(depends_on.encode()).hexdigest()[:16]
 
 

@@ -118,7 +118,7 @@ class Gateway:
                 request=EngineRequest(
                     task=task, example=p.example, features=p.features, sampling=sampling
                 ),
-                modalities=p.example.carried,
+                modalities=p.example.carried_for(task),
             )
             for p in prepared
         ]

@@ -32,7 +32,7 @@ from fedkim_ray.data.schema import (
 )
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
-from fedkim_ray.types import Modality, TaskId
+from fedkim_ray.types import Modality, Task, TaskId
 
 WORDS = ("sample_id", "subject_id", "task", "question", "answer", "label", "text")
 """Columns of an example that are no arrays."""
@@ -55,10 +55,14 @@ class Example:
     observed: Mapping[Modality, np.ndarray]
     """For each time series, (H, F) bool: what was measured."""
 
-    @property
-    def carried(self) -> tuple[Modality, ...]:
-        """Modalities that it carries, in the fixed order; a question in words alone is text."""
-        came = (*self.arrays, *(("text",) if self.text else ()))
+    def carried_for(self, task: Task) -> tuple[Modality, ...]:
+        """Modalities that it carries for its task, in the fixed order: what routing depends on.
+
+        The question is text where nothing else came, and where a task that reads text is answered
+        in words: each of its rows has a question of its own.
+        """
+        asks = task.kind == "generate" and "text" in task.modalities
+        came = (*self.arrays, *(("text",) if self.text or asks else ()))
         return tuple(m for m in MODALITIES if m in came) or ("text",)
 
 

@@ -112,7 +112,7 @@ class InjectedModel(nn.Module):
 
     def route_key(self, example: Example) -> RouteKey:
         """Return what the routing of ``example`` depends on."""
-        return example.task, example.carried
+        return example.task, example.carried_for(self.tasks[example.task])
 
     def route(self, keys: Sequence[RouteKey]) -> Tensor:
         """Return expert weights (len(keys), P), float32.

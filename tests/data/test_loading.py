@@ -31,9 +31,11 @@ from fedkim_ray.data.schema import (
     sample_table,
     write_samples,
 )
+from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
+COVID, VQA = (next(t for t in TASKS if t.id == name) for name in ("covid19", "med_vqa"))
 VITAL = SeriesSpec(
     hours=1,
     features=(
@@ -86,10 +88,17 @@ def test_examples_carry_what_their_rows_have(examples: list[Example]) -> None:
 
 def test_a_question_in_words_alone_carries_text(examples: list[Example]) -> None:
     image, _, vital, _ = examples
-    assert image.carried == ("image",)
-    assert replace(image, arrays={}).carried == ("text",)
+    assert image.carried_for(COVID) == ("image",)
+    assert replace(image, arrays={}).carried_for(COVID) == ("text",)
     both = replace(image, arrays={**vital.arrays, **image.arrays}, text="Cough.")
-    assert both.carried == ("image", "text", "vital")
+    assert both.carried_for(COVID) == ("image", "text", "vital")
+
+
+def test_a_question_of_its_own_is_text_for_a_task_that_reads_text(examples: list[Example]) -> None:
+    image, *_ = examples
+    assert image.text is None
+    assert image.carried_for(VQA) == ("image", "text")
+    assert replace(image, text="A note.").carried_for(VQA) == ("image", "text")
 
 
 def test_collate_keeps_modalities_apart(examples: list[Example]) -> None:
