@@ -166,7 +166,12 @@ class EvaluationReport(Frozen):
 
 
 def write_report(report: EvaluationReport, folder: Folder) -> None:
-    """Write answers first and the report last, with the answers' SHA-256: it proves them whole."""
+    """Write answers first and the report last, with the answers' SHA-256: it proves them whole.
+
+    A report of other answers goes before these come: a kill leaves either none or a whole one.
+    """
+    if folder.exists(REPORT):
+        folder.fs.rm(folder.full(REPORT))
     sink = io.BytesIO()
     pq.write_table(report.answers if report.answers is not None else ANSWERS.empty_table(), sink)
     folder.write_bytes(TABLE, sink.getvalue())

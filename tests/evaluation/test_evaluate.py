@@ -98,6 +98,24 @@ def test_a_written_report_reads_back_equal(report: EvaluationReport, tmp_path: P
     assert json.loads((tmp_path / "report.json").read_text())["tasks"][0]["task"] == "lung_opacity"
 
 
+def test_a_kill_between_answers_and_report_leaves_no_report_of_other_answers(
+    report: EvaluationReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.at(tmp_path)
+    write_report(report, folder)
+
+    def killed(folder: Folder, name: str, value: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(report.model_copy(update={"answers": None}), folder)
+    assert not folder.exists("report.json")
+    write_report(report, folder)
+    assert read_report(folder) == report
+
+
 def test_altered_answers_are_refused(report: EvaluationReport, tmp_path: Path) -> None:
     write_report(report, Folder.at(tmp_path))
     table = tmp_path / "answers.parquet"
@@ -125,6 +143,12 @@ def test_one_task_read_by_its_words(bundle: LoadedBundle, tiny_root: str) -> Non
 def test_an_unknown_task_is_refused(bundle: LoadedBundle, tiny_root: str) -> None:
     with pytest.raises(RecipeError, match=r"\['gout'\] are not known.*lung_opacity"):
         evaluate_bundle(bundle, Folder.at(tiny_root), CONFIG, ["gout"])
+
+
+def test_every_task_is_asked_something(bundle: LoadedBundle, tiny_root: str) -> None:
+    config = CONFIG.model_copy(update={"max_questions": 1})
+    with pytest.raises(RecipeError, match=r"max_questions is 1 for 2 tasks \(covid19, sepsis\)"):
+        evaluate_bundle(bundle, Folder.at(tiny_root), config, ["covid19", "sepsis"])
 
 
 def test_a_question_of_another_task_is_refused(
