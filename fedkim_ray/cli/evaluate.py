@@ -1,6 +1,6 @@
 """``fedkim evaluate`` and ``report``."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,13 +10,13 @@ from fedkim_ray.cli.options import AsJson, BundleUrl
 from fedkim_ray.cli.progress import new_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from fedkim_ray.bundle.read import LoadedBundle
     from fedkim_ray.config import EvaluationConfig
     from fedkim_ray.evaluation.results import EvaluationReport
-    from fedkim_ray.evaluation.scoring import AskBatches
+    from fedkim_ray.evaluation.scoring import AskBatches, OnProgress
     from fedkim_ray.run_folder import RunFolder
     from fedkim_ray.types import TaskId
 
@@ -70,12 +70,13 @@ def evaluate(
             f"--read is {read!r}.", "It is `likelihood` or `generate`.", "Choose one of the two."
         )
     chosen: Literal["likelihood", "generate"] = "generate" if read == "generate" else "likelihood"
+    _require_compatible(base, workers, remove_experts, read)
     config = EvaluationConfig(max_questions=max_questions)
     names = tasks.split(",") if tasks else None
     if base:
         facts = read_facts(Folder.at(bundle))
-        tasks_by_id = {task.id: task for task in facts.tasks}
-        report = evaluate_base(facts.base, tasks_by_id, Folder.at(data), config, names, chosen)
+        with _asking() as on_progress:
+            report = evaluate_base(facts, Folder.at(data), config, names, chosen, on_progress)
     else:
         with _asked_by(workers, bundle, data, names, config, chosen) as ask:
             report = _score(
@@ -97,13 +98,40 @@ def evaluate_run(
     from fedkim_ray.evaluation.report import PAGE, print_report
     from fedkim_ray.run_report import score_run
 
-    with new_progress(Console(stderr=True)) as progress:
-        bar = progress.add_task("asking the model", total=None, note="")
-        report = score_run(
-            run, tasks, lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with _asking() as on_progress:
+        report = score_run(run, tasks, on_progress)
     print_report(report, console)
     return run.evaluation.full(PAGE)
+
+
+@contextmanager
+def _asking() -> "Iterator[OnProgress]":
+    """Show a bar for the length of a block, and give what moves it."""
+    with new_progress(Console(stderr=True)) as progress:
+        bar = progress.add_task("asking the model", total=None, note="")
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _require_compatible(base: bool, workers: int, remove_experts: bool, read: str) -> None:
+    """Refuse options that another leaves without a meaning.
+
+    Raises:
+        RecipeError: two options do not go together.
+    """
+    from fedkim_ray.errors import RecipeError
+
+    given = {
+        ("--base", "--workers"): base and workers > 1,
+        ("--base", "--remove-experts"): base and remove_experts,
+        ("--read generate", "--remove-experts"): read == "generate" and remove_experts,
+    }
+    if wrong := [" and ".join(pair) for pair, both in given.items() if both]:
+        raise RecipeError(
+            f"The options {wrong[0]} were given.",
+            "The base model has no experts and is asked in one process; the change without an "
+            "expert is one of AUROC, which generated words do not have.",
+            "Leave one of the two out.",
+        )
 
 
 def _asked_by(
@@ -144,15 +172,14 @@ def _score(
     from fedkim_ray.evaluation.evaluate import evaluate_bundle
     from fedkim_ray.storage import Folder
 
-    with new_progress(Console(stderr=True)) as progress:
-        bar = progress.add_task("asking the model", total=None, note="")
+    with _asking() as on_progress:
         return evaluate_bundle(
             bundle,
             Folder.at(data),
             config,
             tasks,
             read,
-            lambda done, total: progress.update(bar, completed=done, total=total),
+            on_progress,
             keep_in=Folder.at(out) if out else None,
             remove_experts=remove_experts,
             ask=ask,

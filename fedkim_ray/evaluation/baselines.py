@@ -11,7 +11,7 @@ gives one constant answer and its AUROC is 0.5 by construction, not by failure.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fedkim_ray.config import BaseModelConfig, EvaluationConfig
+from fedkim_ray.bundle.layout import BundleFacts
+from fedkim_ray.bundle.read import load_base_of
+from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, collate, load_samples
 from fedkim_ray.data.modalities import SERIES
 from fedkim_ray.data.root import DatasetCard, read_card, require_listed
@@ -34,7 +36,6 @@ from fedkim_ray.evaluation.judge import judge
 from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.evaluation.text_only import ask_in_text, tables_only
-from fedkim_ray.injection.base_model import load_base
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Task, TaskId
 
@@ -72,19 +73,17 @@ def logistic_answers(task: Task, train: Sequence[SampleSet], test: SampleSet) ->
 
 
 def evaluate_base(
-    base: BaseModelConfig,
-    tasks: Mapping[TaskId, Task],
+    facts: BundleFacts,
     root: Folder,
     config: EvaluationConfig,
     wanted: Sequence[TaskId] | None = None,
     read: Read = "likelihood",
     on_progress: OnProgress | None = None,
 ) -> EvaluationReport:
-    """Score the frozen language model on the same questions, with a text prompt.
+    """Score a bundle's frozen language model on the same questions, with a text prompt.
 
     Args:
-        base: Which language model.
-        tasks: All tasks, by id.
+        facts: Of the bundle.
         root: The data root.
         config: As for a bundle; the same subset is drawn.
         wanted: Tasks to ask; all that the root has test data of where None.
@@ -93,12 +92,13 @@ def evaluate_base(
 
     Raises:
         DataError: the root or a task's test data are absent.
-        BaseModelError: there is no such base model.
+        BaseModelError: the base model is absent, or not the one that the bundle was trained on.
     """
-    begun = time.monotonic()
+    begun, base = time.monotonic(), facts.base
+    tasks = {task.id: task for task in facts.tasks}
     test = load_questions(root, read_card(root).spec, tasks, wanted, config.max_questions)
     on_gpu = torch.cuda.is_available()
-    model = load_base(base.name, base.dtype, base.revision, base.quantization, on_gpu)
+    model = load_base_of(facts, base.dtype, on_gpu=on_gpu)
     if on_gpu and base.quantization == "none":
         model.llm.to("cuda")
     asked = time.monotonic()

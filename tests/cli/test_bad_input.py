@@ -46,6 +46,12 @@ def refused(done: subprocess.CompletedProcess[str], names: str) -> None:
         (["run", "--resume", "--out", "there", "--variant", "fedkim"], "given '--variant fedkim'"),
         (["run", "--dry-run", "--out", "there", "--set", "seed=9"], "given '--set seed=9'"),
         (["bundle", "verify", "nowhere"], "no published bundle"),
+        (["evaluate", "b", "--data", "d", "--base", "--workers", "2"], "--base and --workers"),
+        (["evaluate", "b", "--data", "d", "--base", "--remove-experts"], "and --remove-experts"),
+        (
+            ["evaluate", "b", "--data", "d", "--read", "generate", "--remove-experts"],
+            "--read generate and --remove-experts",
+        ),
     ],
 )
 def test_one_clear_error_and_exit_code_2(arguments: list[str], names: str, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.config import BaseModelConfig, EvaluationConfig
 from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
-from fedkim_ray.errors import DataError
+from fedkim_ray.errors import BaseModelError, DataError
 from fedkim_ray.evaluation.answers import ANSWERS, of_task
 from fedkim_ray.evaluation.baselines import (
     blind_note,
@@ -38,10 +39,16 @@ def questions(root_url: str, *tasks: str) -> Mapping[str, SampleSet]:
 
 
 @pytest.fixture(scope="module")
-def base_report(tiny_root: str) -> EvaluationReport:
+def base_report(tiny_root: str, bundle_url: str) -> EvaluationReport:
     config = EvaluationConfig(bootstrap_samples=20, max_new_tokens=2)
     wanted = ["covid19", "mortality", "med_vqa"]
-    return evaluate_base(BASE, BY_ID, Folder.at(tiny_root), config, wanted)
+    return evaluate_base(read_facts(Folder.at(bundle_url)), Folder.at(tiny_root), config, wanted)
+
+
+def test_another_base_model_than_the_bundles_is_refused(tiny_root: str, bundle_url: str) -> None:
+    facts = read_facts(Folder.at(bundle_url)).model_copy(update={"base_fingerprint": "f00d"})
+    with pytest.raises(BaseModelError, match="The bundle was trained on f00d"):
+        evaluate_base(facts, Folder.at(tiny_root), EvaluationConfig(), ["covid19"])
 
 
 def test_training_rows_of_all_hospitals_come_into_one_place(tiny_root: str) -> None:
