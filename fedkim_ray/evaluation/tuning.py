@@ -68,6 +68,7 @@ def restore(model: InjectedModel, start: Mapping[str, Tensor]) -> None:
     """Give ``injected_parameters`` the values of ``start``."""
     for name, p in injected_parameters(model).items():
         p.copy_(start[name])
+    model.forget_routes()
 
 
 def _optimizer(

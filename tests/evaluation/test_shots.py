@@ -12,7 +12,7 @@ from fedkim_ray.data.loading import SampleSet, load_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.shot_figure import write_curve
 from fedkim_ray.evaluation.shots import shot_curve, shot_split
-from fedkim_ray.evaluation.tuning import injected_parameters
+from fedkim_ray.evaluation.tuning import injected_parameters, restore
 from fedkim_ray.storage import Folder
 
 CONFIG = EvaluationConfig(bootstrap_samples=20, max_new_tokens=2)
@@ -71,6 +71,22 @@ def test_shots_help_and_the_bundle_is_as_before(
     assert all(torch.equal(before[n], after[n]) for n in before)
     write_curve(curve, Folder.at(tmp_path))
     assert (tmp_path / "shots.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_restored_parameters_route_as_at_the_start(own_bundle: LoadedBundle) -> None:
+    model, keys = own_bundle.model, [("covid19", ("image",))]
+    start = {n: p.detach().clone() for n, p in injected_parameters(model).items()}
+    with torch.inference_mode():
+        before = model.route(keys)
+    model.forget_routes()
+    with torch.no_grad():
+        for name, p in injected_parameters(model).items():
+            if name.startswith("router"):
+                p.add_(torch.randn_like(p))
+        assert not torch.equal(model.route(keys), before)
+    restore(model, start)
+    with torch.inference_mode():
+        assert torch.equal(model.route(keys), before)
 
 
 def test_only_what_injection_trained_is_tuned(own_bundle: LoadedBundle) -> None:
