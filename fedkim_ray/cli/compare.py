@@ -88,6 +88,7 @@ def study(
     """
     from fedkim_ray.config import VARIANTS
     from fedkim_ray.pipeline import plan_run
+    from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.storage import Folder
     from fedkim_ray.study.page import write_pages
     from fedkim_ray.study.plan import plan_study
@@ -96,7 +97,8 @@ def study(
     from fedkim_ray.study.tables import print_study
 
     console, sets = Console(stderr=True), overrides or []
-    url, names = out or f"runs/{recipe}-study", variants.split(",") if variants else [*VARIANTS]
+    names = variants.split(",") if variants else [*VARIANTS]
+    url = out or f"runs/{load_recipe(recipe, sets).name}-study"
     asked, beside = tasks.split(",") if tasks else None, known_references(references)
     runs, folder = plan_study(url, recipe, names, range(seeds), sets, asked), Folder.at(url)
     _run_all(runs, console)

@@ -1,7 +1,7 @@
 """What a study found: every arm's metrics, and the runs behind them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fedkim_ray.evaluation.arms import ArmAnswers, ArmResult, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
@@ -29,7 +29,7 @@ class RunFacts(Frozen):
     steps: int
     """Injection steps over all rounds."""
     training_s: float | None
-    """Since the run was last started; None where its log does not say."""
+    """Over all starts of the run; None where its log does not say."""
     evaluation_s: float
     shared_first_round: bool
     """Whether the clients' first round was copied from another run."""
@@ -143,14 +143,31 @@ def signed(e: Estimate | None) -> str:
 
 def _facts(run: PlannedRun, report: EvaluationReport) -> RunFacts:
     events = read_log(RunFolder.open(run.folder.url))
-    started = [e["time"] for e in events if e["event"] == "run_started"]
-    ended = [e["time"] for e in events if e["event"] == "bundle"]
     return RunFacts(
         variant=run.variant,
         seed=run.seed,
         version=report.version,
         steps=run.recipe.federation.rounds * run.recipe.injection.steps_per_round,
-        training_s=ended[-1] - started[-1] if started and ended else None,
+        training_s=training_seconds(events),
         evaluation_s=report.seconds,
         shared_first_round=any(e["event"] == SHARED for e in events),
+    )
+
+
+def training_seconds(events: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return how long a run was driven, each start until the last that was heard of it.
+
+    Args:
+        events: The run's log.
+
+    Returns:
+        Seconds; None where the run has not ended.
+    """
+    driven = [e for e in events if e["event"] != SHARED]  # that comes before a start
+    starts = [place for place, e in enumerate(driven) if e["event"] == "run_started"]
+    if not starts or not any(e["event"] == "bundle" for e in driven):
+        return None
+    ends = [place - 1 for place in (*starts[1:], len(driven))]
+    return float(
+        sum(driven[b]["time"] - driven[a]["time"] for a, b in zip(starts, ends, strict=True))
     )

@@ -10,7 +10,7 @@ from fedkim_ray.evaluation.answers import ANSWERS
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import LOG_FILE, RunFolder
 from fedkim_ray.study.plan import PlannedRun
-from fedkim_ray.study.results import study_report
+from fedkim_ray.study.results import study_report, training_seconds
 
 
 def test_a_line_that_a_crash_cut_off_is_no_event(
@@ -39,6 +39,15 @@ def test_a_task_that_the_recipe_leaves_out_is_not_among_the_trained(
     report = study_report([run], heads, {task.id: task for task in TASKS})
     assert report.tasks("train") == ["mortality"]
     assert report.tasks("left_out") == ["covid19"]
+
+
+def test_training_seconds_are_those_of_every_start() -> None:
+    # Killed 40 s after its start, started again an hour later, and done in 20 s.
+    times = {"first_round_shared": 0, "run_started": 100, "injected": 140}
+    first = [{"event": event, "time": float(time)} for event, time in times.items()]
+    again = [{"event": "run_started", "time": 3700.0}, {"event": "bundle", "time": 3720.0}]
+    assert training_seconds([*first, *again]) == 60.0
+    assert training_seconds(first) is None
 
 
 def answer(task: str, label: int) -> dict[str, object]:
