@@ -61,15 +61,16 @@ class FeatureEncoder:
 
     @torch.inference_mode()
     def encode(self, examples: Sequence[Example]) -> list[Features]:
-        """Return each example's tokens by modality group, on the CPU."""
+        """Return each example's tokens by modality group, on the CPU, each in memory of its own."""
         batch = collate(examples, self.facts.spec)
         dtype = next(self.light.parameters()).dtype
         by_row: list[dict[str, Feature]] = [{} for _ in examples]
         for group, encoded in self.light.encode(in_dtype(batch, dtype)).items():
             aligner = cast(Aligner, self.aligners[group])
             tokens, carries = aligner(encoded.tokens, encoded.carries)
-            for row, own, seen in zip(encoded.rows.tolist(), tokens, carries, strict=True):
-                by_row[row][group] = Feature(tokens_KE=own.cpu(), carries_K=seen.cpu())
+            rows = zip(encoded.rows.tolist(), tokens.cpu(), carries.cpu(), strict=True)
+            for row, own, seen in rows:
+                by_row[row][group] = Feature(tokens_KE=own.clone(), carries_K=seen.clone())
         version = self.facts.version
         return [Features(bundle_version=version, by_group=own) for own in by_row]
 
