@@ -156,9 +156,11 @@ class InputsReplica:
 
         self.preparer = LocalPreparer(spec, args.limits, encoder)
 
-    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+    async def prepare(
+        self, raws: Sequence[RawInput], task: Task, encoded: bool = True
+    ) -> list[Prepared]:
         """Return every patient's inputs, in order."""
-        return await self.preparer.prepare(raws, task)
+        return await self.preparer.prepare(raws, task, encoded)
 
 
 class QuotaReplica(MovingWindow):

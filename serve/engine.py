@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.data.loading import Example
+from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.types import Task, TaskId
 
 
@@ -65,7 +66,7 @@ class Features:
     """One patient's inputs, encoded."""
 
     bundle_version: str
-    """Whose encoders made them; an engine of another version encodes the inputs anew."""
+    """Whose encoders made them; an engine of another version refuses them."""
     by_group: Mapping[str, Feature]
 
 
@@ -76,9 +77,12 @@ class EngineRequest:
     task: Task
     """A task of the bundle, or one that the asker described; it routes the experts."""
     example: Example
-    """The patient's inputs and the question; its ``task`` is ``task.id``."""
+    """The patient's inputs and the question; its ``task`` is ``task.id``. Beside ``features`` its
+    arrays are empty, and tell by their names alone what the patient carries."""
     features: Features | None = None
-    """``example.arrays`` encoded; the engine encodes them where None."""
+    """The inputs encoded; the engine encodes ``example.arrays`` where None."""
+    spec: DataSpec | None = None
+    """What ``example.arrays`` were laid out by; the engine's own where None."""
     sampling: Sampling = field(default_factory=Sampling)
     """No meaning for ``score``."""
     in_pieces: bool = True
@@ -102,7 +106,9 @@ class Scored:
     """The answer to a yes/no question."""
 
     probabilities: tuple[float, float]
-    """Of the task's two answer words; they sum to 1."""
+    """Of the two answer words; they sum to 1."""
+    answer_words: tuple[str, str]
+    """The task's, in the bundle that answered."""
     origin: Origin
 
 
@@ -144,6 +150,7 @@ class Engine(Protocol):
 
         Raises:
             OverloadedError: too many requests wait.
+            StaleInputsError: inputs were prepared by another bundle.
             FieldError: a question is too long for the model.
         """
         ...
@@ -153,6 +160,7 @@ class Engine(Protocol):
 
         Raises:
             OverloadedError: too many requests wait.
+            StaleInputsError: the inputs were prepared by another bundle.
             FieldError: the question is too long for the model.
         """
         ...

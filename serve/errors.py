@@ -99,6 +99,15 @@ class NotReadyError(ServingError):
     retry_after_s = 5
 
 
+class StaleInputsError(ServingError):
+    """The inputs were prepared by another bundle than the engine's: one of the two rolls in."""
+
+    status = 503
+    kind = "server_error"
+    code = "not_ready"
+    retry_after_s = 5
+
+
 class DeadlineError(ServingError):
     """The answer took longer than a request may take."""
 

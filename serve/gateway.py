@@ -3,6 +3,7 @@
 A yes/no task is answered by its label probabilities, in one pass; any other by generated words.
 """
 
+import asyncio
 import math
 import time
 import uuid
@@ -18,14 +19,17 @@ from serve.answers import Prediction, Predictions
 from serve.catalogue import known_model
 from serve.chat import read_chat, read_sampling
 from serve.choosing import Choice, choose_task, known_task, task_label
-from serve.engine import Description, Engine, EngineRequest, Piece, Sampling
-from serve.errors import FieldError
+from serve.engine import Description, Engine, EngineRequest, Piece, Sampling, Scored
+from serve.errors import FieldError, StaleInputsError
 from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.preparing import LocalPreparer, Preparer
+from serve.preparing import LocalPreparer, Prepared, Preparer
 from serve.schemas import ChatRequest, PatientInput, PredictRequest
 from serve.served import Served
 from serve.together import together
+
+PAUSES_S = (0.0, 0.5, 1.0)
+"""Seconds before inputs are prepared anew for an engine of another bundle, each time it refuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class Asked:
     """A question, understood."""
 
     request: EngineRequest
+    raw: RawInput
+    """What ``request`` was made of: an engine of another bundle has it prepared anew."""
     modalities: tuple[Modality, ...]
     """What the model reads, text among them."""
     task_inferred: bool = False
@@ -80,12 +86,8 @@ class Gateway:
         raw = read_chat(body, self.limits)
         choice = await self.served.find(lambda described: _choose(described, body, raw))
         sampling = read_sampling(body, self.limits)
-        asked = await self._prepare([raw], choice.task, sampling)
-        return Asked(
-            request=asked[0].request,
-            modalities=asked[0].modalities,
-            task_inferred=choice.inferred,
-        )
+        [asked] = await self._prepare([raw], choice.task, sampling)
+        return replace(asked, task_inferred=choice.inferred)
 
     async def understand_inputs(self, task_id: TaskId, body: PredictRequest) -> list[Asked]:
         """Find the inputs of every patient of a ``predict`` request.
@@ -115,12 +117,11 @@ class Gateway:
         prepared = await self.preparer.prepare(raws, task)
         return [
             Asked(
-                request=EngineRequest(
-                    task=task, example=p.example, features=p.features, sampling=sampling
-                ),
+                request=_asking(EngineRequest(task=task, example=p.example, sampling=sampling), p),
+                raw=raw,
                 modalities=p.example.carried_for(task),
             )
-            for p in prepared
+            for raw, p in zip(raws, prepared, strict=True)
         ]
 
     # ---- answering --------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Gateway:
         task = asked[0].request.task
         facts = (await self.served.described()).facts
         if task.kind == "yes_no":
-            said = await self._score([a.request for a in asked])
+            said = await self._score(asked)
         else:
             said = await together(self.whole(a) for a in asked)
         return Predictions(
@@ -166,9 +167,9 @@ class Gateway:
             ServingError: the engine cannot answer.
         """
         if asked.request.task.kind == "yes_no":
-            yield (await self._score([asked.request]))[0]
+            yield (await self._score([asked]))[0]
             return
-        async with aclosing(self.engine.generate(asked.request)) as pieces:
+        async with aclosing(self._generate(asked)) as pieces:
             async for piece in pieces:
                 finished = piece.finish_reason is not None
                 if finished:
@@ -177,20 +178,62 @@ class Gateway:
                 if finished:
                     return
 
-    async def _score(self, requests: Sequence[EngineRequest]) -> list[Said]:
-        task = requests[0].task
+    async def _generate(self, asked: Asked) -> AsyncGenerator[Piece, None]:
+        """Yield the engine's pieces; inputs that it finds stale are prepared anew."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                async with aclosing(self.engine.generate(asked.request)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except StaleInputsError:  # before the first piece
+                if pause_s is None:
+                    raise
+                [asked] = await self._anew([asked], pause_s)
+
+    async def _scored(self, asked: Sequence[Asked]) -> list[Scored]:
+        """Return the engine's scores; inputs that it finds stale are prepared anew."""
+        for pause_s in PAUSES_S:
+            try:
+                return await self.engine.score([a.request for a in asked])
+            except StaleInputsError:
+                asked = await self._anew(asked, pause_s)
+        return await self.engine.score([a.request for a in asked])
+
+    async def _anew(self, asked: Sequence[Asked], pause_s: float) -> list[Asked]:
+        """Prepare inputs again, for the engine to encode.
+
+        Encoders come up before a large model does: for minutes those of the next bundle may prepare
+        what the model of the last one answers.
+        """
+        await asyncio.sleep(pause_s)
+        raws, task = [a.raw for a in asked], asked[0].request.task
+        prepared = await self.preparer.prepare(raws, task, encoded=False)
+        return [
+            replace(a, request=_asking(a.request, p)) for a, p in zip(asked, prepared, strict=True)
+        ]
+
+    async def _score(self, asked: Sequence[Asked]) -> list[Said]:
+        task = asked[0].request.task
         said = []
-        for scored in await self.engine.score(requests):
+        for scored in await self._scored(asked):
             no, yes = scored.probabilities
             piece = Piece(
-                text=task.answer_words[int(yes > no)],
+                text=scored.answer_words[int(yes > no)],
                 num_tokens=1,
                 finish_reason="stop",
                 origin=scored.origin,
             )
             observe_experts(task, piece)
-            said.append(Said(piece, dict(zip(task.answer_words, (no, yes), strict=True))))
+            said.append(Said(piece, dict(zip(scored.answer_words, (no, yes), strict=True))))
         return said
+
+
+def _asking(request: EngineRequest, prepared: Prepared) -> EngineRequest:
+    """Return a request about inputs as they were prepared."""
+    features = prepared.features
+    spec = None if features else prepared.spec
+    return replace(request, example=prepared.example, features=features, spec=spec)
 
 
 def _tasks(described: Description) -> Mapping[TaskId, Task]:

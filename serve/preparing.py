@@ -8,8 +8,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import numpy as np
 
 from fedkim_ray import telemetry
 from fedkim_ray.data.loading import Example
@@ -28,6 +30,9 @@ class Prepared:
     """One patient's inputs."""
 
     example: Example
+    """See ``EngineRequest``: beside features its arrays are empty."""
+    spec: DataSpec
+    """What it was laid out by."""
     features: Features | None = None
     """The inputs encoded; None where the engine is to encode them."""
 
@@ -35,8 +40,16 @@ class Prepared:
 class Preparer(Protocol):
     """Decodes inputs."""
 
-    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+    async def prepare(
+        self, raws: Sequence[RawInput], task: Task, encoded: bool = True
+    ) -> list[Prepared]:
         """Return every patient's inputs, in order.
+
+        Args:
+            raws: One a patient.
+            task: What is asked about them.
+            encoded: Whether to encode them where that can be done here; False leaves it to the
+                engine, whose encoders may be another bundle's.
 
         Raises:
             FieldError: an input is malformed, out of bounds, or not one that the task reads.
@@ -65,20 +78,36 @@ class LocalPreparer:
         self.remote = RemoteImages(limits)
         self.encoder = encoder
 
-    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+    async def prepare(
+        self, raws: Sequence[RawInput], task: Task, encoded: bool = True
+    ) -> list[Prepared]:
         """Return every patient's inputs, in order; see ``Preparer``."""
         spec = await self.spec()
         for raw in raws:
             require_readable(raw, task, spec, self.limits)  # before any host is asked for an image
         raws = await self.remote.inline(raws)
         given_up = threading.Event()  # a thread goes on when nobody waits for it any longer
+        encoder = self.encoder if encoded else None
         try:
-            examples = await asyncio.to_thread(self._decode, raws, task, spec, given_up)
+            return await asyncio.to_thread(self._prepare, raws, task, spec, encoder, given_up)
         finally:
             given_up.set()
-        if self.encoder is None:
-            return [Prepared(example) for example in examples]
-        return await asyncio.to_thread(self._encode, examples, self.encoder)
+
+    def _prepare(
+        self,
+        raws: Sequence[RawInput],
+        task: Task,
+        spec: DataSpec,
+        encoder: FeatureEncoder | None,
+        given_up: threading.Event,
+    ) -> list[Prepared]:
+        examples = self._decode(raws, task, spec, given_up)
+        if encoder is None or given_up.is_set():
+            return [Prepared(example, spec) for example in examples]
+        started = time.perf_counter()
+        features = encoder.encode(examples)
+        telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
+        return [Prepared(_emptied(e), spec, own) for e, own in zip(examples, features, strict=True)]
 
     def _decode(
         self, raws: Sequence[RawInput], task: Task, spec: DataSpec, given_up: threading.Event
@@ -92,8 +121,8 @@ class LocalPreparer:
             telemetry.observe(DECODE_SECONDS, time.perf_counter() - started)
         return examples
 
-    def _encode(self, examples: Sequence[Example], encoder: FeatureEncoder) -> list[Prepared]:
-        started = time.perf_counter()
-        features = encoder.encode(examples)
-        telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
-        return [Prepared(e, own) for e, own in zip(examples, features, strict=True)]
+
+def _emptied(example: Example) -> Example:
+    """Return an example that says what it carries and nothing more: its features go along."""
+    nothing = np.empty(0, np.float32)
+    return replace(example, arrays=dict.fromkeys(example.arrays, nothing), observed={})

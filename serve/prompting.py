@@ -11,10 +11,10 @@ from fedkim_ray import telemetry
 from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.injection.model import InjectedModel, Prompted
 from fedkim_ray.metric_names import ENCODE_SECONDS
-from fedkim_ray.types import TaskId
+from fedkim_ray.types import Task, TaskId
 from serve.encoding import FeatureEncoder, plain_batch, side_by_side
 from serve.engine import EngineRequest, Features, Origin
-from serve.errors import NotReadyError
+from serve.errors import NotReadyError, StaleInputsError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,30 @@ class PromptWriter:
         self.facts = facts
         self.model = model
         self._encoder = FeatureEncoder(facts, model.light, model.aligners)
+
+    def require_own(self, requests: Sequence[EngineRequest]) -> None:
+        """Refuse inputs that another bundle encoded, or laid out in another way than this one.
+
+        Raises:
+            StaleInputsError: a request has such inputs.
+        """
+        for request in requests:
+            if not self._is_own(request):
+                raise StaleInputsError(
+                    "The inputs were prepared for another version of the model.",
+                    f"This one is {self.facts.version}; a new bundle is rolling in.",
+                    "Ask again after the time in Retry-After.",
+                )
+
+    def _is_own(self, request: EngineRequest) -> bool:
+        if request.features:
+            return request.features.bundle_version == self.facts.version
+        spec, own = request.spec, self.facts.spec
+        return spec is None or spec is own or spec.layout == own.layout
+
+    def task_of(self, request: EngineRequest) -> Task:
+        """Return a request's task as this bundle has it, or else as the asker described it."""
+        return self.model.tasks.get(request.task.id, request.task)
 
     @torch.inference_mode()
     def prompt(self, requests: Sequence[EngineRequest]) -> Prompted:
@@ -56,12 +80,8 @@ class PromptWriter:
         ]
 
     def _features(self, requests: Sequence[EngineRequest]) -> list[Features]:
-        """Return what was encoded elsewhere; encode here what was not, or by another version."""
-        known = {
-            i: r.features
-            for i, r in enumerate(requests)
-            if r.features and r.features.bundle_version == self.facts.version
-        }
+        """Return what was encoded elsewhere; encode here what was not."""
+        known = {i: r.features for i, r in enumerate(requests) if r.features}
         raw = [i for i in range(len(requests)) if i not in known]
         if raw:
             started = time.perf_counter()

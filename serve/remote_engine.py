@@ -79,9 +79,11 @@ class RemotePreparer:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self.handle = handle
 
-    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+    async def prepare(
+        self, raws: Sequence[RawInput], task: Task, encoded: bool = True
+    ) -> list[Prepared]:
         """Return every patient's inputs, in order; see ``Preparer``."""
-        return await _again(lambda: self.handle.prepare.remote(list(raws), task))
+        return await _again(lambda: self.handle.prepare.remote(list(raws), task, encoded))
 
 
 class RemoteQuota:

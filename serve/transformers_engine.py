@@ -74,12 +74,14 @@ class TransformersEngine:
 
     async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
         """Return the label probabilities of yes/no questions, in order; see ``Engine``."""
+        self._writer.require_own(requests)
         jobs = [ScoreJob(request) for request in requests]
         self._room.enter(*jobs)
         return list(await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs)))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; see ``Engine``."""
+        self._writer.require_own([request])
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -176,9 +178,14 @@ class TransformersEngine:
             started = time.perf_counter()
             pairs = score(self.model, batch, prompted).tolist()
         telemetry.observe(PREFILL_SECONDS, time.perf_counter() - started)
+        origins = self._writer.origins(prompted)
         return [
-            Scored(probabilities=(no, yes), origin=origin)
-            for (no, yes), origin in zip(pairs, self._writer.origins(prompted), strict=True)
+            Scored(
+                probabilities=(no, yes),
+                answer_words=self._writer.task_of(request).answer_words,
+                origin=origin,
+            )
+            for request, (no, yes), origin in zip(requests, pairs, origins, strict=True)
         ]
 
     def _join_waiting(self) -> None:

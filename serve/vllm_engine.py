@@ -111,10 +111,12 @@ class VllmEngine:
 
     async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
         """Return the label probabilities of yes/no questions, in order; see ``Engine``."""
+        self._writer.require_own(requests)
         for request in requests:
             self._require_fitting(request, num_new=1)
+        tasks = [self._writer.task_of(request) for request in requests]
         with self._inside(len(requests)):
-            words = [answer_token_ids(self.model, r.task) for r in requests]
+            words = [answer_token_ids(self.model, task) for task in tasks]
             laid_out = await self._lay_out(requests)
             asked = [
                 self._vllm.compare(prompt, pair)
@@ -122,12 +124,13 @@ class VllmEngine:
             ]
             pairs = await asyncio.gather(*asked)
         return [
-            Scored(probabilities=pair, origin=origin)
-            for pair, (_, origin) in zip(pairs, laid_out, strict=True)
+            Scored(probabilities=pair, answer_words=task.answer_words, origin=origin)
+            for task, pair, (_, origin) in zip(tasks, pairs, laid_out, strict=True)
         ]
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; see ``Engine``."""
+        self._writer.require_own([request])
         self._require_fitting(request, request.sampling.max_new_tokens)
         pieces: list[Any] = []
         arrived = time.perf_counter()

@@ -32,7 +32,9 @@ TOO_LONG_S = 30.0
 class SlowPreparer:
     """Decodes for longer than anybody waits."""
 
-    async def prepare(self, raws: Sequence[RawInput], task: Task) -> list[Prepared]:
+    async def prepare(
+        self, raws: Sequence[RawInput], task: Task, encoded: bool = True
+    ) -> list[Prepared]:
         """Take too long; see ``Preparer``."""
         await asyncio.sleep(TOO_LONG_S)
         return []

@@ -2,17 +2,49 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from fedkim_ray.data.demo.tiny import SPEC
+from fedkim_ray.data.loading import Example
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.data.tasks import task_table
+from serve.engine import Features
 from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer
 
 TASK = task_table()["slake_vqa"]
+
+
+class Encoder:
+    """Makes of each example a feature that names what it saw."""
+
+    def encode(self, examples: Sequence[Example]) -> list[Features]:
+        """Name the modalities whose arrays hold something."""
+        return [
+            Features(bundle_version=" ".join(m for m, a in e.arrays.items() if a.size), by_group={})
+            for e in examples
+        ]
+
+
+def test_what_is_encoded_travels_without_its_arrays() -> None:
+    async def spec() -> DataSpec:
+        return SPEC
+
+    raw = RawInput(series={"lab": {"lab_0": 1.5}, "vital": {"vital_0": 2.5}})
+    preparer = LocalPreparer(spec, Limits(), Encoder())  # type: ignore[arg-type]
+    (sent,), (plain,) = (
+        asyncio.run(preparer.prepare([raw], task_table()["mortality"], encoded))
+        for encoded in (True, False)
+    )
+    assert sent.features is not None
+    assert sent.features.bundle_version == "lab vital"
+    assert sent.example.carried == plain.example.carried == ("lab", "vital")
+    assert sum(array.size for array in sent.example.arrays.values()) == 0
+    assert (plain.features, plain.spec) == (None, SPEC)
+    assert plain.example.arrays["lab"][0, 0] == 1.5
 
 
 def test_who_stops_waiting_stops_the_decoding_at_the_next_patient(

@@ -8,11 +8,12 @@ import torch
 
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
+from fedkim_ray.data.schema import FeatureSpec
 from fedkim_ray.injection.inference import generate
 from serve.choosing import described_task
 from serve.encoding import FeatureEncoder
 from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
-from serve.errors import FieldError, NotReadyError, OverloadedError
+from serve.errors import FieldError, NotReadyError, OverloadedError, StaleInputsError
 from serve.sampling import Draw
 from serve.transformers_engine import TransformersEngine
 
@@ -80,23 +81,42 @@ def test_answers_that_join_late_and_leave_early_equal_those_computed_alone(
     asyncio.run(both())
 
 
-def test_inputs_encoded_elsewhere_give_the_same_answer_and_stale_ones_are_encoded_anew(
+def test_inputs_encoded_elsewhere_give_the_same_answer(
     engine: TransformersEngine, requests: list[EngineRequest], bundle_url: str
 ) -> None:
     yes_no = [r for r in requests if r.task.kind == "yes_no"]
     encoder = FeatureEncoder.from_bundle(bundle_url)
     features = encoder.encode([r.example for r in yes_no])
     fresh = [replace(r, features=f) for r, f in zip(yes_no, features, strict=True)]
-    stale = [replace(r, features=Features(bundle_version="old", by_group={})) for r in yes_no]
 
-    async def all_three() -> list[list[Scored]]:
-        return [await engine.score(rows) for rows in (yes_no, fresh, stale)]
+    async def both() -> list[list[Scored]]:
+        return [await engine.score(rows) for rows in (yes_no, fresh)]
 
-    first, *others = asyncio.run(all_three())
-    for other in others:
-        for one, two in zip(first, other, strict=True):
-            assert two.probabilities == pytest.approx(one.probabilities, abs=1e-6)
-            assert two.origin == one.origin
+    for one, two in zip(*asyncio.run(both()), strict=True):
+        assert two.probabilities == pytest.approx(one.probabilities, abs=1e-6)
+        assert two.origin == one.origin
+
+
+def test_inputs_of_another_bundle_are_refused(
+    engine: TransformersEngine, requests: list[EngineRequest]
+) -> None:
+    good, spec = next(r for r in requests if r.task.id == "mortality"), engine.facts.spec
+    lab = spec.series["lab"]
+    scaled = [f.model_copy(update={"center": f.center + 1}) for f in lab.features]
+    first, second, *rest = lab.features
+
+    def relaid(features: list[FeatureSpec]) -> EngineRequest:
+        own = lab.model_copy(update={"features": tuple(features)})
+        series = {**spec.series, "lab": own}
+        return replace(good, spec=spec.model_copy(update={"series": series}))
+
+    assert len(asyncio.run(engine.score([relaid(scaled)]))) == 1  # scales are the encoder's own
+    encoded = replace(good, features=Features(bundle_version="old", by_group={}))
+    for stale in (encoded, relaid([second, first, *rest])):
+        with pytest.raises(StaleInputsError):
+            asyncio.run(engine.score([good, stale]))
+        with pytest.raises(StaleInputsError):
+            asyncio.run(whole(engine, stale))
 
 
 def test_a_stop_text_ends_the_answer_and_is_left_out(
