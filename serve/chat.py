@@ -8,7 +8,8 @@ from serve.errors import FieldError
 from serve.field_types import Hourly
 from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.schemas import ChatRequest, Ecg, Message, Part, TextPart
+from serve.schemas import ChatRequest, Message, Part, TextPart
+from serve.sent_ecg import SentEcg
 
 DEFAULT_NEW_TOKENS = 64
 DICOM_URL = "data:application/dicom;base64,"
@@ -86,7 +87,7 @@ class _Collected:
 
     def __init__(self) -> None:
         self.image: str | None = None
-        self.ecg: Ecg | None = None
+        self.ecg: SentEcg | None = None
         self.series: dict[Modality, dict[str, Hourly]] = {}
         self.texts: list[str] = []
         self.paths: dict[str, str] = {}
@@ -112,7 +113,7 @@ class _Collected:
             self.image = DICOM_URL + part.input_dicom.data
         elif part.type == "input_ecg":
             self._take("ecg", f"{path}.input_ecg", self.ecg is None)
-            self.ecg = part.input_ecg
+            self.ecg = SentEcg.of(part.input_ecg)
         else:
             new = not self.series.keys() & part.input_series.keys()
             self._take("series", f"{path}.input_series", new)

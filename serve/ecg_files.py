@@ -27,7 +27,8 @@ from serve.errors import FieldError
 from serve.images import is_dicom, require_plain_dicom
 from serve.limits import Limits
 from serve.rejections import refusing
-from serve.schemas import Ecg, EcgFile
+from serve.schemas import EcgFile
+from serve.sent_ecg import SentEcg
 
 MAX_LEADS = 64
 LEAD_NAME = re.compile(r"^lead\s+|\s*\(.*\)$", re.IGNORECASE)
@@ -40,7 +41,7 @@ FRAMES = re.compile(rb"^\S+\s+\d+x\d+", re.MULTILINE)
 """A signal of several samples a frame, which multiplies the header's number of samples."""
 
 
-def read_ecg_file(ecg: Ecg, file: EcgFile, limits: Limits, path: str) -> Recording:
+def read_ecg_file(ecg: SentEcg, file: EcgFile, limits: Limits, path: str) -> Recording:
     """Read a file; leads, rate and unit that it lacks are those of ``ecg``.
 
     Raises:
@@ -120,7 +121,7 @@ def _lead_of(channel: Any) -> str:
     return LEAD_NAME.sub("", str(channel.ChannelSourceSequence[0].CodeMeaning)).strip()
 
 
-def _read_csv(encoded: bytes, ecg: Ecg, path: str) -> Recording:
+def _read_csv(encoded: bytes, ecg: SentEcg, path: str) -> Recording:
     """Read one row a sample and one column a lead, under the leads' names."""
     text = encoded.decode("utf-8-sig")
     first, _, rest = text.partition("\n")
@@ -131,7 +132,7 @@ def _read_csv(encoded: bytes, ecg: Ecg, path: str) -> Recording:
     return _recording(columns_TC.T, leads, ecg, path)
 
 
-def _read_npy(encoded: bytes, ecg: Ecg, path: str) -> Recording:
+def _read_npy(encoded: bytes, ecg: SentEcg, path: str) -> Recording:
     """Read leads x samples; NumPy would allocate whatever size the header promises."""
     source = io.BytesIO(encoded)
     version = np.lib.format.read_magic(source)
@@ -147,13 +148,13 @@ def _read_npy(encoded: bytes, ecg: Ecg, path: str) -> Recording:
     return _recording(signal_CT, _given_leads(ecg, path), ecg, path)
 
 
-def _given_leads(ecg: Ecg, path: str) -> Sequence[str]:
+def _given_leads(ecg: SentEcg, path: str) -> Sequence[str]:
     if ecg.leads is None:
         raise _not_given(f"{path}.leads", "An NPY file does not name its leads.")
     return ecg.leads
 
 
-def _recording(signal_CT: np.ndarray, leads: Sequence[str], ecg: Ecg, path: str) -> Recording:
+def _recording(signal_CT: np.ndarray, leads: Sequence[str], ecg: SentEcg, path: str) -> Recording:
     if ecg.sampling_rate_hz is None:
         raise _not_given(f"{path}.sampling_rate_hz", "The file does not tell its sampling rate.")
     if signal_CT.shape[0] != len(leads):

@@ -25,6 +25,7 @@ from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer, Prepared, Preparer
 from serve.schemas import ChatRequest, PatientInput, PredictRequest
+from serve.sent_ecg import SentEcg
 from serve.served import Served
 from serve.together import together
 
@@ -274,7 +275,7 @@ def raw_input(patient: PatientInput, path: str) -> RawInput:
     names = ("image", "ecg", "series", "question")
     return RawInput(
         image=patient.image,
-        ecg=patient.ecg,
+        ecg=SentEcg.of(patient.ecg) if patient.ecg else None,
         series=patient.series or {},
         question=patient.question or "",
         text=patient.text,

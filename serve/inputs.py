@@ -16,7 +16,7 @@ from serve.errors import FieldError
 from serve.field_types import Hourly
 from serve.images import image_array
 from serve.limits import Limits
-from serve.schemas import Ecg
+from serve.sent_ecg import SentEcg
 from serve.series import series_arrays
 from serve.signals import ecg_array
 
@@ -27,7 +27,7 @@ class RawInput:
 
     image: str | None = None
     """A data: URL."""
-    ecg: Ecg | None = None
+    ecg: SentEcg | None = None
     series: Mapping[Modality, Mapping[str, Hourly]] = field(default_factory=dict)
     question: str = ""
     text: str | None = None

@@ -18,14 +18,14 @@ from serve.ecg_files import read_ecg_file
 from serve.errors import FieldError
 from serve.limits import Limits
 from serve.rejections import refusing
-from serve.schemas import Ecg
+from serve.sent_ecg import SentEcg
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """Leads that a recording in JSON may hold beside those that the model reads."""
 MIN_SECONDS = 1.0
 
 
-def ecg_array(ecg: Ecg, spec: SignalSpec, limits: Limits, path: str) -> np.ndarray:
+def ecg_array(ecg: SentEcg, spec: SignalSpec, limits: Limits, path: str) -> np.ndarray:
     """Return (C, T) float32 in millivolts, as ``spec`` orders and samples them.
 
     Raises:
@@ -44,9 +44,9 @@ def ecg_array(ecg: Ecg, spec: SignalSpec, limits: Limits, path: str) -> np.ndarr
         return fit_recording(recording, spec)
 
 
-def _from_rows(ecg: Ecg, limits: Limits, path: str) -> Recording:
+def _from_rows(ecg: SentEcg, limits: Limits, path: str) -> Recording:
     """Return the recording that stands in the request itself, once its shape is right."""
-    rows, leads, rate_hz = ecg.data or [], ecg.leads or [], ecg.sampling_rate_hz or 0.0
+    rows, leads, rate_hz = ecg.rows, ecg.leads or [], ecg.sampling_rate_hz or 0.0
     lengths = {len(row) for row in rows}
     least = int(MIN_SECONDS * rate_hz)
     if len(rows) != len(leads):

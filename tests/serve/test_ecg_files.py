@@ -12,6 +12,7 @@ from fedkim_ray.data.schema import SignalSpec
 from serve.errors import FieldError
 from serve.limits import Limits
 from serve.schemas import Ecg
+from serve.sent_ecg import SentEcg
 from serve.signals import ecg_array
 
 SPEC = SignalSpec(leads=("I", "II"), sampling_rate_hz=100, num_samples=200)
@@ -24,11 +25,11 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def ecg(format_: str, content: bytes, header: bytes | None = None, **more: Any) -> Ecg:
+def ecg(format_: str, content: bytes, header: bytes | None = None, **more: Any) -> SentEcg:
     file = {"format": format_, "data": b64(content)}
     if header is not None:
         file["header"] = b64(header)
-    return Ecg.model_validate({"file": file} | more)
+    return SentEcg.of(Ecg.model_validate({"file": file} | more))
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -110,7 +111,7 @@ BESIDE = {"leads": ["I", "II"], "sampling_rate_hz": 100}
         (ecg("dicom", b"x"), "ecg.file.data", "cannot be decoded"),
     ],
 )
-def test_a_broken_file_names_its_field(recorded: Ecg, field: str, problem: str) -> None:
+def test_a_broken_file_names_its_field(recorded: SentEcg, field: str, problem: str) -> None:
     with pytest.raises(FieldError, match=problem) as caught:
         ecg_array(recorded, SPEC, LIMITS, "ecg")
     assert caught.value.field == field

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import pickle
 import struct
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from serve.images import image_array
 from serve.inputs import RawInput, to_example
 from serve.limits import Limits
 from serve.schemas import Ecg
+from serve.sent_ecg import SentEcg
 from serve.series import series_arrays
 from serve.signals import ecg_array
 
@@ -63,9 +65,9 @@ def bomb(width: int, height: int) -> bytes:
 
 def ecg(
     data: Sequence[Sequence[float]], leads: Sequence[str] = ("I", "aVR"), **more: object
-) -> Ecg:
+) -> SentEcg:
     values = {"leads": list(leads), "sampling_rate_hz": 100, "data": [list(r) for r in data]}
-    return Ecg.model_validate(values | more)
+    return SentEcg.of(Ecg.model_validate(values | more))
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -162,12 +164,19 @@ def test_a_short_recording_is_padded_and_a_long_one_cut_at_the_end() -> None:
         (ecg([[0.0] * 200, [0.0] * 199]), "ecg.data", "different lengths"),
         (ecg([[0.0] * 99] * 2), "ecg.data", "99 samples.*100 to"),
         (ecg([[5000.0] * 200] * 2), "ecg.data", "too large for the unit"),
+        (ecg([[1e300] * 200] * 2), "ecg.data", "too large for the unit"),
     ],
 )
-def test_a_bad_ecg_names_its_field(recorded: Ecg, field: str, problem: str) -> None:
+def test_a_bad_ecg_names_its_field(recorded: SentEcg, field: str, problem: str) -> None:
     with pytest.raises(FieldError, match=problem) as caught:
         ecg_array(recorded, LEADS, LIMITS, "ecg")
     assert caught.value.field == field
+
+
+def test_a_recording_of_ten_seconds_travels_in_four_bytes_a_sample() -> None:
+    recorded = ecg([[0.1] * 1000] * 12, [str(lead) for lead in range(12)])
+    assert len(pickle.dumps(recorded)) < 4 * 12 * 1000 + 4000
+    np.testing.assert_array_equal(recorded.rows[0], np.float32(0.1))
 
 
 # ---- time series --------------------------------------------------------------------------------

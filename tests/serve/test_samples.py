@@ -13,7 +13,8 @@ from fedkim_ray.data.schema import write_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 from serve.errors import UnknownNameError
-from serve.inputs import RawInput, to_example
+from serve.gateway import raw_input
+from serve.inputs import to_example
 from serve.limits import Limits
 from serve.samples import PER_TASK, Samples
 from serve.schemas import PatientInput
@@ -44,13 +45,7 @@ def test_a_sample_sent_back_is_the_row_that_it_came_from(
             continue
         row = load_samples(Folder.at(tiny_root) / "test" / task.id, engine.facts.spec)[1]
         sent = PatientInput.model_validate(samples.get(f"{task.id}-0").input)
-        raw = RawInput(
-            image=sent.image,
-            ecg=sent.ecg,
-            series=sent.series or {},
-            question=sent.question or "",
-        )
-        came = to_example(raw, task, engine.facts.spec, Limits())
+        came = to_example(raw_input(sent, "input"), task, engine.facts.spec, Limits())
         assert came.arrays.keys() == row.arrays.keys()
         for modality, array in row.arrays.items():
             seen = row.observed.get(modality, np.ones_like(array, bool))
