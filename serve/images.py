@@ -5,7 +5,9 @@ Pixels are counted in the header before one of them is decoded.
 
 import io
 import re
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 from PIL import Image
@@ -29,6 +31,9 @@ DEFLATED = b"1.2.840.10008.1.2.1.99"
 """A transfer syntax that packs the whole data set, header and all: nothing announces its size."""
 META_BYTES = 4096
 """The file's first bytes, where its transfer syntax stands."""
+LARGE_PIXELS = 4_000_000
+_large_ones = threading.BoundedSemaphore(2)
+"""Larger images are decoded two at a time: each takes some bytes a pixel."""
 
 
 def image_array(url: str, spec: ImageSpec, limits: Limits, path: str) -> np.ndarray:
@@ -38,8 +43,8 @@ def image_array(url: str, spec: ImageSpec, limits: Limits, path: str) -> np.ndar
         FieldError: it is no base64, too large, or no whole PNG, JPEG or DICOM image.
     """
     encoded = _file_bytes(url, limits, path)
-    _require_few_pixels(encoded, limits, path)
-    with refusing(path):
+    num_pixels = _require_few_pixels(encoded, limits, path)
+    with refusing(path), _large_ones if num_pixels > LARGE_PIXELS else nullcontext():
         grey = read_image(encoded)
     return decode_image(encode_png(grey, spec.size_px), spec.size_px)
 
@@ -76,7 +81,8 @@ def _file_bytes(url: str, limits: Limits, path: str) -> bytes:
     return decode_base64(url[opening.end() :], limits.image_bytes, path)
 
 
-def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> None:
+def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> int:
+    """Return how many pixels an image has, by its header."""
     too_many = FieldError(
         f"{path} is an image of too many pixels.",
         f"At most {limits.image_pixels} pixels are decoded.",
@@ -93,6 +99,7 @@ def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> None:
         num_pixels = 0  # whatever it is, the reader refuses it and says why
     if num_pixels > limits.image_pixels:
         raise too_many
+    return num_pixels
 
 
 def _plain_pixels(encoded: bytes) -> int:

@@ -4,8 +4,10 @@ import base64
 import io
 import pickle
 import struct
+import time
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -133,6 +135,28 @@ def test_a_bad_image_names_its_field(url: str, problem: str) -> None:
         image_array(url, IMAGE, LIMITS, "inputs[0].image")
     assert caught.value.field == "inputs[0].image"
     assert "inputs[0].image" in str(caught.value)
+
+
+def test_two_large_images_are_decoded_at_once_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = 0, 0
+
+    def read(_: bytes) -> np.ndarray:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.02)
+        at_once -= 1
+        return np.eye(2, dtype=np.uint8)
+
+    def decode(_: int) -> None:
+        assert IMAGE is not None
+        image_array(data_url(png(40)), IMAGE, LIMITS, "image")
+
+    monkeypatch.setattr("serve.images.LARGE_PIXELS", 40 * 40 - 1)
+    monkeypatch.setattr("serve.images.read_image", read)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(decode, range(6)))
+    assert most <= 2
 
 
 # ---- ECGs ---------------------------------------------------------------------------------------

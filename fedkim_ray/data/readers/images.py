@@ -6,13 +6,14 @@ leaves: no DICOM tag, no EXIF, no text chunk.
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from fedkim_ray.data.readers.dicom_frames import require_one_frame
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.errors import EnvironmentProblemError, RowRejectedError
 
@@ -20,6 +21,7 @@ FORMATS = ("PNG", "JPEG")
 """The only Pillow decoders that a stranger's bytes reach."""
 MAX_PIXELS = 100_000_000
 """A digital radiograph has up to 20 million."""
+BAND_PIXELS = 1 << 18
 DICOM_MAGIC = slice(128, 132)
 
 
@@ -68,17 +70,34 @@ def _read_plain(encoded: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise rejected("image_too_large")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith(("I", "F")):
-            return to_grey(np.asarray(upright, np.float64))
-        return np.asarray(upright.convert("L"))
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith(("I", "F")):
+            return to_grey(np.asarray(image))
+        return np.asarray(image.convert("L"))
 
 
-def to_grey(values: np.ndarray) -> np.ndarray:
-    """Map values linearly to 0..255, the least to 0 and the greatest to 255."""
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.rint(scaled).astype(np.uint8)
+def to_grey(
+    values: np.ndarray, window: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """Map values linearly to 0..255, the least to 0 and the greatest to 255.
+
+    Band by band: a whole image in double precision would take eight bytes a pixel, several times.
+
+    Args:
+        values: Of any shape.
+        window: What values are seen through; each alone, whatever its neighbours.
+    """
+    flat = values.reshape(-1)
+    bands = [slice(start, start + BAND_PIXELS) for start in range(0, flat.size, BAND_PIXELS)]
+    grey = np.zeros(flat.shape, np.uint8)
+    ends = [(seen.min(), seen.max()) for seen in (window(flat[band]) for band in bands)]
+    low = float(min((least for least, _ in ends), default=0.0))
+    high = float(max((greatest for _, greatest in ends), default=0.0))
+    factor = 255.0 / (high - low) if high > low else 0.0
+    for band in bands:
+        seen = np.asarray(window(flat[band]), np.float64)
+        grey[band] = np.rint((seen - low) * factor)
+    return grey.reshape(values.shape)
 
 
 def _read_dicom(encoded: bytes) -> np.ndarray:
@@ -90,8 +109,8 @@ def _read_dicom(encoded: bytes) -> np.ndarray:
             raise rejected("image_corrupt")
         _require_small(dataset)
     with _refusing("image_unsupported"):
-        values = _windowed(dataset)
-    grey = to_grey(values)
+        require_one_frame(dataset)
+        grey = _windowed(dataset)
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
@@ -121,10 +140,11 @@ def _require_small(dataset: Any) -> None:
 
 
 def _windowed(dataset: Any) -> np.ndarray:
-    """Return (height, width) float64 after modality LUT and VOI LUT; colour as its luma."""
+    """Return (height, width) uint8 after modality LUT and VOI LUT; colour as its luma."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     pixels = dataset.pixel_array
     if pixels.ndim == 3:
-        return np.asarray(Image.fromarray(pixels.astype(np.uint8)).convert("L"), np.float64)
-    return np.asarray(apply_voi_lut(apply_modality_lut(pixels, dataset), dataset), np.float64)
+        colour = Image.fromarray(pixels.astype(np.uint8, copy=False))
+        return to_grey(np.asarray(colour.convert("L")))
+    return to_grey(pixels, lambda band: apply_voi_lut(apply_modality_lut(band, dataset), dataset))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 
 from fedkim_ray.data.packages import fetch_package_file
 from fedkim_ray.data.readers.images import encode_png, read_image, to_grey
@@ -23,10 +25,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return sink.getvalue()
 
 
-def dicom(**changes: object) -> bytes:
+def dicom(syntax: str = pydicom.uid.ExplicitVRLittleEndian, **changes: object) -> bytes:
     """A radiograph of 16 x 16 pixels of 12 bits."""
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = "1.2.3"
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
@@ -121,6 +123,62 @@ def test_huge_images_are_refused_from_their_header() -> None:
     assert reason(png_header(100_000, 100_000)) == "image_too_large"
     assert reason(png_header(12_000, 12_000)) == "image_too_large"
     assert reason(dicom(Rows=60_000, Columns=60_000)) == "image_too_large"
+
+
+def jpeg(side: int) -> bytes:
+    return encoded(
+        Image.fromarray(np.arange(side * side, dtype=np.uint8).reshape(side, side)), "JPEG"
+    )
+
+
+def packed(*frames: bytes, syntax: str = pydicom.uid.JPEGBaseline8Bit, **changes: object) -> bytes:
+    """A radiograph of 16 x 16 pixels of 8 bits, compressed."""
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    return dicom(syntax, PixelData=encapsulate(list(frames)), **bits, **changes)
+
+
+def rle(*runs: int) -> bytes:
+    """One segment of runs of 128 zeros, and of what is told after them."""
+    return struct.pack("<16L", 1, 64, *[0] * 14) + bytes(runs)
+
+
+def test_compressed_radiographs_are_read() -> None:
+    assert np.abs(read_image(packed(jpeg(16))) - 1.0 * RAMP).max() < 16
+    ramp = rle(127, *range(128), 127, *range(128, 256))
+    assert (read_image(packed(ramp, syntax=pydicom.uid.RLELossless)) == RAMP).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (packed(jpeg(64)), "image_corrupt"),
+        (packed(b"no stream at all"), "image_unsupported"),
+        (packed(jpeg(16), jpeg(16)), "image_unsupported"),
+        (packed(jpeg(16), jpeg(16), NumberOfFrames=1), "image_unsupported"),
+        (dicom(PixelData=bytes(2 * 512)), "image_unsupported"),
+        (packed(rle(*[129, 0] * 1000), syntax=pydicom.uid.RLELossless), "image_corrupt"),
+    ],
+    ids=["size", "junk", "frames", "one frame", "plain frames", "runs"],
+)
+def test_more_pixels_than_a_dicom_file_announces_are_not_decoded(
+    content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[object] = []
+    monkeypatch.setattr("fedkim_ray.data.readers.images._windowed", unpacked.append)
+    assert reason(content) == expected
+    assert unpacked == []
+
+
+def test_an_image_of_sixteen_bits_takes_little_more_memory_than_it_has() -> None:
+    values = np.arange(4_000_000, dtype=np.uint16).reshape(2000, 2000)
+    tracemalloc.start()
+    try:
+        grey = to_grey(values)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert peak_bytes < 4 * values.size  # one byte a pixel is the result
 
 
 def test_a_decompression_bomb_stays_packed() -> None:
