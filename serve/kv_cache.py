@@ -28,15 +28,22 @@ def pad_front(x: Tensor, num: int, dim: int) -> Tensor:
 
 
 def join_caches(running: DynamicCache, joining: DynamicCache) -> None:
-    """Append the rows of ``joining`` below those of ``running``, in place.
+    """Append the rows of ``joining`` below those of ``running``, in place; wholly or not at all.
 
     Padding is zeros: attention gives masked columns the weight 0, and 0 times a stale infinity
     would not be 0.
     """
-    length = max(running.get_seq_length(), joining.get_seq_length())
-    for ours, theirs in zip(running.layers, joining.layers, strict=True):
-        ours.keys = _below(ours.keys, theirs.keys, length)
-        ours.values = _below(ours.values, theirs.values, length)
+    num_rows, before = running.layers[0].keys.shape[0], running.get_seq_length()
+    length = max(before, joining.get_seq_length())
+    try:
+        for ours, theirs in zip(running.layers, joining.layers, strict=True):
+            ours.keys = _below(ours.keys, theirs.keys, length)
+            ours.values = _below(ours.values, theirs.values, length)
+    except Exception:  # most likely there is no memory for a layer: what has joined leaves again
+        for layer in running.layers:
+            layer.keys = layer.keys[:num_rows, :, -before:]
+            layer.values = layer.values[:num_rows, :, -before:]
+        raise
 
 
 def keep_rows(cache: DynamicCache, rows: Sequence[int], first_column: int) -> None:

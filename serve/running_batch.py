@@ -7,7 +7,7 @@ Shape letters: B rows, L columns, E embedding width, P experts, V vocabulary.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -47,7 +47,10 @@ class RunningBatch:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[AnswerRow], prompted: Prompted) -> None:
-        """Read the prompts of new rows, give each its first token, and let them in.
+        """Read the prompts of new rows, let them in, and give each its first token.
+
+        Words are handed out last: where anything before fails, nobody has heard of these rows yet,
+        and those under way are as they were.
 
         Args:
             rows: New rows.
@@ -59,18 +62,19 @@ class RunningBatch:
             logits_BV = self._logits(out)
         telemetry.observe(PREFILL_SECONDS, time.perf_counter() - started)
         telemetry.observe(BATCH_SIZE, len(rows), stage="prefill")
-        tokens = self._hand_out(rows, logits_BV)
+        chosen = choose_tokens(logits_BV, [row.draw for row in rows])
+        if self._read is None:
+            self._cache, self._read, self._newest_B = cache, _unembedded(prompted), chosen[0]
+        else:
+            read = _below(self._read, prompted)
+            newest_B = torch.cat([self._newest_B, chosen[0]])
+            join_caches(self._cache, cache)
+            self._read, self._newest_B = read, newest_B
+        self.rows += rows
+        self._hand_out(rows, *chosen)
         for row in rows:
             seconds = time.perf_counter() - row.job.arrived
             telemetry.observe(FIRST_TOKEN_SECONDS, seconds, task=task_label(row.job.request.task))
-        if self._read is None:
-            self._cache, self._read, self._newest_B = cache, _unembedded(prompted), tokens
-        else:
-            join_caches(self._cache, cache)
-            self._read = _below(self._read, prompted)
-            self._newest_B = torch.cat([self._newest_B, tokens])
-        self.rows += rows
-        self._let_go()
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -86,7 +90,8 @@ class RunningBatch:
         self._read = _unembedded(extended)
         telemetry.observe(TOKEN_SECONDS, time.perf_counter() - started)
         telemetry.observe(BATCH_SIZE, len(self.rows), stage="decode")
-        self._newest_B = self._hand_out(self.rows, logits_BV)
+        self._newest_B, failures = choose_tokens(logits_BV, [row.draw for row in self.rows])
+        self._hand_out(self.rows, self._newest_B, failures)
         self._let_go()
 
     def fail(self, error: Exception) -> None:
@@ -100,12 +105,14 @@ class RunningBatch:
         rows = torch.arange(hidden_BE.shape[0], device=hidden_BE.device)
         return self.model.head(hidden_BE, rows).float()
 
-    def _hand_out(self, rows: Sequence[AnswerRow], logits_BV: Tensor) -> Tensor:
-        """Choose each row's token, tell its words, and return the tokens (B,).
+    def _hand_out(
+        self, rows: Sequence[AnswerRow], tokens_B: Tensor, failures: Mapping[int, Exception]
+    ) -> None:
+        """Tell each row the words of its token.
 
-        A row that this fails for ends with an error, and the others go on.
+        A row that this fails for, or whose token could not be chosen, ends with an error, and the
+        others go on.
         """
-        tokens_B, failures = choose_tokens(logits_BV, [row.draw for row in rows])
         tokens = tokens_B.tolist()
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             try:
@@ -115,7 +122,6 @@ class RunningBatch:
             except Exception as error:
                 row.fail(broken(error))
         telemetry.inc(TOKENS, sum(token not in self._ends for token in tokens))
-        return tokens_B
 
     def _let_go(self) -> None:
         """Drop the rows that have ended, and the columns that only they had."""

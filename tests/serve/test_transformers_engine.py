@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
@@ -14,6 +15,7 @@ from serve.choosing import described_task
 from serve.encoding import FeatureEncoder
 from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
 from serve.errors import FieldError, NotReadyError, OverloadedError, StaleInputsError
+from serve.kv_cache import join_caches
 from serve.sampling import Draw
 from serve.transformers_engine import TransformersEngine
 
@@ -259,6 +261,34 @@ def test_a_row_whose_token_cannot_be_drawn_fails_alone(
         assert isinstance(failed, NotReadyError)
         assert not isinstance(said, BaseException)
         assert text_of(said) == text_of(alone)
+
+    asyncio.run(ask())
+
+
+def test_a_join_that_fails_once_tells_no_word_twice(
+    engine: TransformersEngine, requests: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, short = (replace(requests[-1], sampling=Sampling(max_new_tokens=n)) for n in (400, 8))
+    failures = [MemoryError()]
+
+    def join(running: DynamicCache, joining: DynamicCache) -> None:
+        if failures:
+            raise failures.pop()
+        join_caches(running, joining)
+
+    async def ask() -> None:
+        alone = [text_of(await whole(engine, r)) for r in (long, short)]
+        monkeypatch.setattr("serve.running_batch.join_caches", join)
+        monkeypatch.setattr(
+            "serve.joining.Joining.now", lambda _, coming, running: coming > 1 or not running
+        )
+        stream = engine.generate(long)
+        first = await anext(stream)
+        both = await asyncio.gather(whole(engine, short), whole(engine, short))
+        rest = [piece async for piece in stream]
+        assert text_of([first, *rest]) == alone[0]
+        assert [text_of(said) for said in both] == [alone[1]] * 2
+        assert failures == []
 
     asyncio.run(ask())
 
