@@ -7,6 +7,7 @@ Shape letters: C leads, T samples.
 """
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ from serve.rejections import refusing
 from serve.schemas import EcgFile
 from serve.sent_ecg import SentEcg
 
+IN_MEMORY = "/dev/shm"
+"""Where Linux keeps files in memory: WFDB is read from paths alone, and a patient's signals are
+not to touch the disk. Another system's temporary folder is used where there is none."""
 MAX_LEADS = 64
 LEAD_NAME = re.compile(r"^lead\s+|\s*\(.*\)$", re.IGNORECASE)
 """What DICOM puts around a lead's name: `Lead I (Einthoven)`."""
@@ -92,7 +96,7 @@ def _read_wfdb(encoded: bytes, header: bytes, limits: Limits) -> Recording:
     names = {line.split()[0].decode("latin-1") for line in lines[1 : num_signals + 1]}
     if len(names) != 1:
         raise rejected("signal_corrupt")
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(dir=IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None) as scratch:
         files = SourceFiles.at(scratch)
         Path(scratch, files.safe(names.pop()).replace("/", "_")).write_bytes(encoded)
         Path(scratch, "record.hea").write_bytes(header)

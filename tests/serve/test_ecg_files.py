@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedkim_ray.data.importing.files import SourceFiles
+from fedkim_ray.data.readers.recordings import Recording
+from fedkim_ray.data.readers.wfdb_records import read_wfdb
 from fedkim_ray.data.schema import SignalSpec
 from serve.errors import FieldError
 from serve.limits import Limits
@@ -60,6 +63,25 @@ def test_csv_npy_and_wfdb_give_the_same_millivolts(tmp_path: Path) -> None:
     ]
     for one in came:
         np.testing.assert_allclose(ecg_array(one, SPEC, LIMITS, "ecg"), SIGNAL_CT, atol=1e-4)
+
+
+def test_a_wfdb_record_is_unpacked_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, header = wfdb_record(tmp_path)
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr("serve.ecg_files.IN_MEMORY", str(memory))
+    homes = []
+
+    def watched(files: SourceFiles, name: str) -> Recording:
+        homes.append(Path(files.folder.path).parent)
+        return read_wfdb(files, name)
+
+    monkeypatch.setattr("serve.ecg_files.read_wfdb", watched)
+    ecg_array(ecg("wfdb", data, header), SPEC, LIMITS, "ecg")
+    assert homes == [memory]
+    assert list(memory.iterdir()) == []
 
 
 def test_a_dicom_waveform_tells_its_own_leads_rate_and_unit() -> None:
