@@ -42,6 +42,7 @@ from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer, Prepared
 from serve.quota import MovingWindow
+from serve.refusals import Refusal, told
 from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota
 from serve.samples import Samples
 from serve.vllm_start import VllmSettings
@@ -158,9 +159,9 @@ class InputsReplica:
 
     async def prepare(
         self, raws: Sequence[RawInput], task: Task, encoded: bool = True
-    ) -> list[Prepared]:
+    ) -> list[Prepared] | Refusal:
         """Return every patient's inputs, in order."""
-        return await self.preparer.prepare(raws, task, encoded)
+        return await told(self.preparer.prepare(raws, task, encoded))
 
 
 class QuotaReplica(MovingWindow):

@@ -9,7 +9,7 @@ from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.prompt import prompt_text
 from serve.engine import EngineRequest
 from serve.errors import FieldError, ServingError
-from serve.prompting import broken
+from serve.refusals import broken
 
 NO_LIMIT = 1 << 30
 """Positions of a base model that names none."""

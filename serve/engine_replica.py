@@ -1,6 +1,7 @@
 """One copy of the model inside Ray Serve, whichever engine runs it."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from ray import serve as ray_serve
 from fedkim_ray.bundle.read import load_bundle
 from serve.adapters import adapter_key
 from serve.engine import Description, EngineRequest, Piece, Scored
+from serve.refusals import Refusal, told, told_in_pieces
 from serve.transformers_engine import TransformersEngine
 from serve.vllm_engine import VllmEngine
 
@@ -23,22 +25,19 @@ class EngineReplica:
         torch.set_num_threads(args.engine_threads)
         self.engine = start_engine(args)
 
-    async def describe(self) -> Description:
+    async def describe(self) -> Description | Refusal:
         """Return what is served."""
-        return await self.engine.describe()
+        return await told(self.engine.describe())
 
-    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+    async def score(self, requests: Sequence[EngineRequest]) -> list[Scored] | Refusal:
         """Return the label probabilities of yes/no questions."""
-        return await self.engine.score(requests)
+        return await told(self.engine.score(requests))
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece | Refusal, None]:
         """Yield an answer piece by piece."""
-        pieces = self.engine.generate(request)
-        try:
+        async with aclosing(told_in_pieces(self.engine.generate(request))) as pieces:
             async for piece in pieces:
                 yield piece
-        finally:
-            await pieces.aclose()
 
     def __del__(self) -> None:
         """End the engine: Serve calls this where a replica ends, and at no other time."""
@@ -87,13 +86,13 @@ def adapter_holding(max_adapters: int) -> type[EngineReplica]:
             """Have Serve know that this adapter is here."""
             return key
 
-        async def score(self, requests: Sequence[EngineRequest]) -> list[Scored]:
+        async def score(self, requests: Sequence[EngineRequest]) -> list[Scored] | Refusal:
             """Return the label probabilities of yes/no questions."""
             for key in dict.fromkeys(adapter_key(r.task, r.example) for r in requests):
                 await self.hold(key)
             return await super().score(requests)
 
-        async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
+        async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece | Refusal, None]:
             """Yield an answer piece by piece."""
             await self.hold(adapter_key(request.task, request.example))
             pieces: Any = super().generate(request)

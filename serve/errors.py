@@ -99,6 +99,14 @@ class NotReadyError(ServingError):
     retry_after_s = 5
 
 
+class InternalError(ServingError):
+    """Code failed on this request, and would fail again."""
+
+    status = 500
+    kind = "server_error"
+    code = "internal_error"
+
+
 class StaleInputsError(ServingError):
     """The inputs were prepared by another bundle than the engine's: one of the two rolls in."""
 

@@ -1,8 +1,6 @@
 """Questions laid out as the language model reads them: the part that both engines share."""
 
-import logging
 import time
-import traceback
 from collections.abc import Sequence
 
 import torch
@@ -14,9 +12,7 @@ from fedkim_ray.metric_names import ENCODE_SECONDS
 from fedkim_ray.types import Task, TaskId
 from serve.encoding import FeatureEncoder, plain_batch, side_by_side
 from serve.engine import EngineRequest, Features, Origin
-from serve.errors import NotReadyError, StaleInputsError
-
-log = logging.getLogger(__name__)
+from serve.errors import StaleInputsError
 
 
 class PromptWriter:
@@ -95,14 +91,3 @@ def end_tokens(model: InjectedModel) -> frozenset[int]:
     """Return the tokens by which the model ends an answer."""
     close = model.tokenizer(model.format.answer_close, add_special_tokens=False).input_ids[0]
     return frozenset({int(close), int(model.tokenizer.eos_token_id)})
-
-
-def broken(error: Exception) -> NotReadyError:
-    """Log an error's kind and place, not its text, which may hold a patient's values."""
-    place = "".join(traceback.format_tb(error.__traceback__))
-    log.error("A question failed in the model: %s.\n%s", type(error).__name__, place)
-    return NotReadyError(
-        f"The model failed on this question ({type(error).__name__}).",
-        "It answers every valid question.",
-        "Ask again; the server's log has the details.",
-    )

@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from fedkim_ray.types import Task
 from serve.adapters import adapter_key
 from serve.engine import Description, EngineRequest, Piece, Scored
-from serve.errors import NotReadyError, OverloadedError, ServingError
+from serve.errors import InternalError, NotReadyError, OverloadedError, ServingError
 from serve.inputs import RawInput
 from serve.preparing import Prepared
+from serve.refusals import Refusal
 
 T = TypeVar("T")
 QUOTA_TIMEOUT_S = 2.0
@@ -54,10 +55,12 @@ class RemoteEngine:
             begun = False
             try:
                 async for piece in stream:
+                    if isinstance(piece, Refusal):
+                        raise piece.error
                     begun = True
                     yield piece
                 return
-            except (RayError, RayServeException) as error:
+            except (RayError, RayServeException, NotReadyError) as error:
                 problem = as_serving_error(error)
                 is_last = begun or attempt + 1 == ATTEMPTS
                 if is_last or not isinstance(problem, NotReadyError):
@@ -99,12 +102,14 @@ class RemoteQuota:
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask, and once more where the replica was lost on the way."""
+    """Ask, and once more where the replica was lost on the way or has ended."""
     for attempt in range(ATTEMPTS):
         try:
-            answer: T = await _answer(ask())
-            return answer
-        except (RayError, RayServeException) as error:
+            answer: T | Refusal = await _answer(ask())
+            if not isinstance(answer, Refusal):
+                return answer
+            raise answer.error
+        except (RayError, RayServeException, NotReadyError) as error:
             problem = as_serving_error(error)
             if attempt + 1 == ATTEMPTS or not isinstance(problem, NotReadyError):
                 raise problem from None
@@ -120,11 +125,16 @@ async def _answer(response: Any) -> Any:
         raise
 
 
-def as_serving_error(error: Any) -> ServingError:
-    """Return what a Ray error means to the one who asked."""
-    cause = getattr(error, "cause", None)  # of an exception that the replica raised itself
-    if isinstance(cause, ServingError):
-        return cause
+def as_serving_error(error: Exception) -> ServingError:
+    """Return what an error means to the one who asked; a refusal means what it says."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+        return InternalError(
+            "A replica failed on this question.",
+            "It answers every valid question.",
+            "Tell its operator; Serve's log has the place.",
+        )
     if isinstance(error, BackPressureError):
         return OverloadedError(
             "Too many requests wait for the model.",

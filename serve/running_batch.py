@@ -25,7 +25,8 @@ from fedkim_ray.metric_names import (
 from serve.answer_row import AnswerRow
 from serve.choosing import task_label
 from serve.kv_cache import join_caches, keep_rows, new_cache, pad_front
-from serve.prompting import broken, end_tokens
+from serve.prompting import end_tokens
+from serve.refusals import broken
 from serve.sampling import choose_tokens
 
 

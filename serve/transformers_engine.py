@@ -30,7 +30,8 @@ from serve.engine import Description, EngineRequest, Piece, Scored
 from serve.errors import NotReadyError
 from serve.fast_steps import speed_up_steps
 from serve.joining import Joining
-from serve.prompting import PromptWriter, broken
+from serve.prompting import PromptWriter
+from serve.refusals import broken
 from serve.running_batch import RunningBatch
 from serve.waiting import ScoreJob, StreamJob, WaitingRoom
 

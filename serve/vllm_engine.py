@@ -31,7 +31,8 @@ from serve.budget import PositionBudget
 from serve.choosing import task_label
 from serve.engine import Description, EngineRequest, Origin, Piece, Scored
 from serve.errors import NotReadyError, OverloadedError, ServingError
-from serve.prompting import PromptWriter, broken, end_tokens
+from serve.prompting import PromptWriter, end_tokens
+from serve.refusals import broken
 from serve.vllm_model import VllmModel, VllmPrompt
 from serve.vllm_start import VllmSettings
 from serve.waiting import StreamJob
@@ -182,7 +183,9 @@ class VllmEngine:
         except ServingError:
             raise
         except Exception as error:
-            raise broken(error) from None
+            problem = broken(error)
+            self.require_alive()  # where vLLM has ended, another replica can answer
+            raise problem from None
         finally:
             self._num_inside -= num
             telemetry.set_gauge(RUNNING, self._num_inside)

@@ -128,13 +128,26 @@ def test_predict_chat_health_and_page_over_http(web: httpx.Client, server: Runni
     assert chunks[-1].fedkim["task"] == whole.fedkim["task"] == "med_vqa"
 
 
-def test_an_error_of_the_model_deployment_keeps_its_status(web: httpx.Client) -> None:
+def test_an_error_of_a_deployment_keeps_its_status_and_its_words_stay_out_of_the_logs(
+    web: httpx.Client,
+) -> None:
     found = web.get("/v1/samples/lung_opacity-0").json()["input"]
     long = found | {"question": "heart " * 1300}
     answer = web.post("/v1/tasks/lung_opacity/predict", json={"inputs": [long]})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "question"
     assert "tokens" in answer.json()["error"]["message"]
+    named = {"inputs": [{"series": {"lab": {"Jane Doe 4711": 1.0}}}]}
+    answer = web.post("/v1/tasks/mortality/predict", json=named)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "inputs[0].series.lab.Jane Doe 4711"
+    node: Any = ray._private.worker._global_node
+    logs = list((Path(node.get_session_dir_path()) / "logs/serve").rglob("*.log"))
+    assert len(logs) >= 3
+    for log in logs:
+        words = log.read_text(errors="replace")
+        assert "Jane Doe" not in words
+        assert "Request failed" not in words
 
 
 def test_metrics_show_every_replica_of_the_cluster(web: httpx.Client) -> None:

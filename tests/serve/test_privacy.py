@@ -2,17 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import pickle
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from fedkim_ray.data.tasks import task_table
 from serve.api import create_app
+from serve.app import InputsReplica, ServeArgs
 from serve.engine import EngineRequest, Scored
+from serve.engine_replica import EngineReplica
+from serve.errors import FieldError, InternalError
 from serve.gateway import Gateway
+from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer
+from serve.refusals import Refusal
 from serve.transformers_engine import TransformersEngine
 
 SECRET = "Jane Doe 4711"
@@ -30,7 +37,7 @@ def test_a_failing_model_is_told_without_its_words(
     monkeypatch.setattr("serve.transformers_engine.score", failing)
     with caplog.at_level(logging.DEBUG):
         answer = client.post(URL, json=PATIENT)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "ValueError" in caplog.text
     assert SECRET not in answer.text + caplog.text
 
@@ -46,6 +53,59 @@ def test_a_failing_decoder_is_told_without_its_words(
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "ValueError" in caplog.text
     assert SECRET not in answer.text + caplog.text
+
+
+class FailingPreparer:
+    """Fails inside, with the patient's words."""
+
+    async def prepare(self, *_: object) -> Any:
+        """Fail; see ``Preparer``."""
+        failing()
+
+
+class FailingEngine:
+    """Fails inside, with the patient's words."""
+
+    async def score(self, *_: object) -> Any:
+        """Fail; see ``Engine``."""
+        failing()
+
+    async def generate(self, *_: object) -> AsyncGenerator[str, None]:
+        """Fail after a piece; see ``Engine``."""
+        yield "piece"
+        failing()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_replicas_return_what_serve_would_log_if_they_raised_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inputs, engine = InputsReplica.__new__(InputsReplica), EngineReplica.__new__(EngineReplica)
+    inputs.preparer = FailingPreparer()  # type: ignore[assignment]
+    engine.engine = FailingEngine()  # type: ignore[assignment]
+    question: Any = None
+
+    async def ask() -> list[Any]:
+        pieces = [piece async for piece in engine.generate(question)]
+        return [await inputs.prepare([], question), await engine.score([]), *pieces]
+
+    *refused, piece, torn = asyncio.run(ask())
+    assert piece == "piece"
+    for refusal in (*refused, torn):
+        assert isinstance(refusal.error, InternalError)
+        assert SECRET not in str(refusal.error)
+    assert "ValueError" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_decoders_refusal_is_an_answer_too(bundle_url: str) -> None:
+    replica = InputsReplica(ServeArgs(bundle=bundle_url, no_auth=True))
+    raw = RawInput(series={"lab": {SECRET: 1.0}})
+    answer = asyncio.run(replica.prepare([raw], task_table()["mortality"]))
+    assert isinstance(answer, Refusal)
+    assert isinstance(pickle.loads(pickle.dumps(answer)).error, FieldError)
 
 
 class Slow:

@@ -10,10 +10,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from serve.engine import EngineRequest
-from serve.errors import FieldError, NotReadyError, OverloadedError, ServingError
+from serve.errors import FieldError, InternalError, NotReadyError, OverloadedError
+from serve.refusals import Refusal
 from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota, as_serving_error
 
 FIELD = FieldError("Came.", "Expected.", "Do.", "question")
+ENDED = NotReadyError("Ended.", "Runs.", "Ask again.")
 
 
 class Handle:
@@ -39,8 +41,9 @@ def task_error(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (task_error(FIELD), FieldError),
-        (task_error(ValueError("a value")), NotReadyError),
+        (FIELD, FieldError),
+        (task_error(ValueError("a value")), InternalError),
+        (task_error(RayActorError()), NotReadyError),
         (BackPressureError(9, 8), OverloadedError),
         (RayActorError(), NotReadyError),
     ],
@@ -59,11 +62,28 @@ def test_a_lost_replica_is_asked_again_once() -> None:
         asyncio.run(engine.describe())
 
 
-def test_a_refusal_is_not_asked_again() -> None:
-    engine = RemoteEngine(Handle(task_error(FIELD), "second"))  # type: ignore[arg-type]
-    with pytest.raises(ServingError, match="Expected") as caught:
+def test_what_would_fail_again_is_not_asked_again() -> None:
+    engine = RemoteEngine(Handle(Refusal(FIELD), "second"))  # type: ignore[arg-type]
+    with pytest.raises(FieldError, match="Expected") as caught:
         asyncio.run(engine.describe())
     assert caught.value.field == "question"
+    engine = RemoteEngine(Handle(task_error(ValueError("a value")), "second"))  # type: ignore[arg-type]
+    with pytest.raises(InternalError):
+        asyncio.run(engine.describe())
+
+
+def test_a_replica_whose_engine_has_ended_is_asked_again_once() -> None:
+    engine = RemoteEngine(Handle(Refusal(ENDED), "described"))  # type: ignore[arg-type]
+    assert asyncio.run(engine.describe()) == "described"
+    streams = StreamHandle(Stream([Refusal(ENDED)], None), Stream(["a"], None))
+    assert asyncio.run(words(RemoteEngine(streams))) == ["a"]  # type: ignore[arg-type]
+
+
+def test_a_refusal_ends_a_stream() -> None:
+    torn, other = Stream(["a", Refusal(FIELD)], None), Stream(["b"], None)
+    with pytest.raises(FieldError):
+        asyncio.run(words(RemoteEngine(StreamHandle(torn, other))))  # type: ignore[arg-type]
+    assert torn.cancelled
 
 
 class Unanswered:
@@ -101,10 +121,10 @@ def test_a_call_that_nobody_waits_for_is_cancelled(call: str) -> None:
 class Stream:
     """A stream of pieces that ends as told, and knows whether it was cancelled."""
 
-    def __init__(self, pieces: Sequence[str], end: Exception | None) -> None:
+    def __init__(self, pieces: Sequence[Any], end: Exception | None) -> None:
         self.pieces, self.end, self.cancelled = pieces, end, False
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[Any]:
         for piece in self.pieces:
             yield piece
         if self.end:

@@ -14,7 +14,7 @@ from fedkim_ray.injection.inference import generate
 from serve.choosing import described_task
 from serve.encoding import FeatureEncoder
 from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
-from serve.errors import FieldError, NotReadyError, OverloadedError, StaleInputsError
+from serve.errors import FieldError, InternalError, NotReadyError, OverloadedError, StaleInputsError
 from serve.kv_cache import join_caches
 from serve.sampling import Draw
 from serve.transformers_engine import TransformersEngine
@@ -232,8 +232,8 @@ def test_a_text_that_no_tokenizer_reads_fails_alone(
             engine.score([good]), engine.score([half]), whole(engine, half), return_exceptions=True
         )
         assert not isinstance(scored, BaseException)
-        assert isinstance(broken, NotReadyError)
-        assert isinstance(stream, NotReadyError)
+        assert isinstance(broken, InternalError)
+        assert isinstance(stream, InternalError)
         assert len(await engine.score([good])) == 1
 
     asyncio.run(ask())
@@ -258,7 +258,7 @@ def test_a_row_whose_token_cannot_be_drawn_fails_alone(
         said, failed = await asyncio.gather(
             whole(engine, warm), whole(engine, hot), return_exceptions=True
         )
-        assert isinstance(failed, NotReadyError)
+        assert isinstance(failed, InternalError)
         assert not isinstance(said, BaseException)
         assert text_of(said) == text_of(alone)
 
