@@ -7,7 +7,7 @@ import io
 import re
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,9 @@ def image_array(url: str, spec: ImageSpec, limits: Limits, path: str) -> np.ndar
     """
     encoded = _file_bytes(url, limits, path)
     num_pixels = _require_few_pixels(encoded, limits, path)
-    with refusing(path), _large_ones if num_pixels > LARGE_PIXELS else nullcontext():
+    room: AbstractContextManager[object]
+    room = _large_ones if num_pixels > LARGE_PIXELS else nullcontext()
+    with refusing(path), room:
         grey = read_image(encoded)
     return decode_image(encode_png(grey, spec.size_px), spec.size_px)
 
