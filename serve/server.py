@@ -13,6 +13,7 @@ import httpx
 import ray
 from pydantic import ValidationError
 from ray import serve as ray_serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.errors import EnvironmentProblemError
@@ -29,10 +30,17 @@ POLL_S = 0.2
 class RunningServer:
     """A service that answers at ``url``; as a context manager it ends with its block."""
 
-    def __init__(self, url: str, args: ServeArgs, owns_ray: bool) -> None:
+    def __init__(self, url: str, args: ServeArgs, begun: contextlib.ExitStack) -> None:
+        """Keep what there is to end.
+
+        Args:
+            url: Where the service answers.
+            args: What it is made of.
+            begun: Ends what this process began, the last first, and nothing else.
+        """
         self.url = url
         self.args = args
-        self._owns_ray = owns_ray
+        self._begun = begun
 
     def roll_out(self, bundle_url: str | None = None, **changes: Any) -> None:
         """Replace the bundle or other fields replica by replica, while the service answers.
@@ -61,13 +69,11 @@ class RunningServer:
             self.shutdown()
 
     def shutdown(self) -> None:
-        """End the service once it has answered what is under way; and Ray, where it is its own."""
-        with contextlib.suppress(Exception):  # Ray may already be gone
-            ray_serve.delete(APP_NAME)
-            if not self._owns_ray:
-                ray_serve.shutdown()  # type: ignore[no-untyped-call]
-        if self._owns_ray:
-            ray.shutdown()
+        """End the service once it has answered what is under way; Serve and Ray, where begun."""
+        begun = self._begun.pop_all()
+        if ray.is_initialized():  # else it is gone, and Serve would start another to look into
+            with contextlib.suppress(Exception):
+                begun.close()
 
     def __enter__(self) -> Self:
         return self
@@ -104,14 +110,15 @@ def run_server(
     Raises:
         StorageError: there is no whole bundle.
         EnvironmentProblemError: the port is taken, the key file is unusable, a stranger could
-            ask without a key, or the service does not start.
+            ask without a key, a Ray Serve runs already, or the service does not start.
     """
     args = _args(bundle_url, host, no_auth, options)
     read_facts(Folder.at(bundle_url))  # a bad bundle is told in a second, not by a replica
     port = _free_port(host, port)
-    server = RunningServer(f"http://{host}:{port}", args, owns_ray=not ray.is_initialized())
+    begun = contextlib.ExitStack()
+    server = RunningServer(f"http://{_in_url(host)}:{port}", args, begun)
     try:
-        _start(args, host, port)
+        _start(args, host, port, begun)
         _wait_until_ready(server.url, timeout_s)
     except BaseException:
         server.shutdown()
@@ -139,15 +146,24 @@ def _args(bundle_url: str, host: str, no_auth: bool, options: dict[str, Any]) ->
             "Without keys it listens on a loopback address, and only where --no-auth says so.",
             "Give a key file (`python -m serve.auth` makes its lines), or --no-auth on 127.0.0.1.",
         )
-    return args.model_copy(update={"hosts": args.hosts or (*LOOPBACK_NAMES, host)})
+    return args.model_copy(update={"hosts": args.hosts or (*LOOPBACK_NAMES, _in_url(host))})
 
 
-def _start(args: ServeArgs, host: str, port: int) -> None:
+def _start(args: ServeArgs, host: str, port: int, begun: contextlib.ExitStack) -> None:
+    """Start Ray where it is not there, Serve, and the app; ``begun`` learns how each is ended.
+
+    Raises:
+        EnvironmentProblemError: one of them does not start, or a Serve is there already.
+    """
     if not ray.is_initialized():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         os.environ.setdefault(*PROXY_CALLBACK)
         join_or_start()
+        begun.callback(ray.shutdown)
+    _require_no_serve()
+    begun.callback(_end_serve)
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+    begun.callback(ray_serve.delete, APP_NAME)
     try:
         ray_serve.run(build_app(args), name=APP_NAME, route_prefix="/")
     except RuntimeError as error:
@@ -156,6 +172,33 @@ def _start(args: ServeArgs, host: str, port: int) -> None:
             "Its deployments start within a minute or two.",
             "See the replicas' logs in /tmp/ray/session_latest/logs/serve.",
         ) from None
+
+
+def _require_no_serve() -> None:
+    """Refuse a Ray where Serve runs: its address, and so who can ask, would not be ours.
+
+    Raises:
+        EnvironmentProblemError: it runs.
+    """
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return
+    apps = ", ".join(map(repr, ray_serve.status().applications)) or "no app"
+    raise EnvironmentProblemError(
+        f"Ray Serve runs in this Ray already, with {apps}.",
+        "The service starts a Serve of its own, because one that runs keeps its own address, "
+        "and an app of the same name would be replaced.",
+        "Deploy there with `serve run serve.app:build_app bundle=URL` or `serve deploy`; or "
+        "unset RAY_ADDRESS for a Ray of your own; or, if what runs is yours, end it with "
+        "`serve shutdown`.",
+    )
+
+
+def _end_serve() -> None:
+    """End the Serve that this process began, but for apps that others have brought there."""
+    if ray_serve.status().applications.keys() <= {APP_NAME}:
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _wait_until_ready(url: str, timeout_s: float) -> None:
@@ -191,6 +234,11 @@ def _free_port(host: str, port: int) -> int:
             "The service needs an address of this machine and a free port.",
             "End what listens there, or choose another port.",
         ) from None
+
+
+def _in_url(host: str) -> str:
+    """Return a host as addresses and Host headers have it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

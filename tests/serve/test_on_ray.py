@@ -23,6 +23,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve as ray_serve
 
+from fedkim_ray.errors import EnvironmentProblemError
 from serve.server import APP_NAME, RunningServer, run_server
 from tests.serve.load import Load, wait_until
 
@@ -126,6 +127,14 @@ def test_predict_chat_health_and_page_over_http(web: httpx.Client, server: Runni
     words = "".join(c.choices[0].delta.content or "" for c in chunks)
     assert words == whole.choices[0].message.content
     assert chunks[-1].fedkim["task"] == whole.fedkim["task"] == "med_vqa"
+
+
+def test_a_second_service_in_the_same_ray_is_refused_and_the_first_goes_on(
+    web: httpx.Client, server: RunningServer
+) -> None:
+    with pytest.raises(EnvironmentProblemError, match=f"already, with '{APP_NAME}'"):
+        run_server(server.args.bundle, port=0, no_auth=True)
+    assert web.get("/readyz").status_code == 200
 
 
 def test_an_error_of_a_deployment_keeps_its_status_and_its_words_stay_out_of_the_logs(
