@@ -104,7 +104,7 @@ def create_app(
     app.add_middleware(Uploads)  # each one added stands outside of those before it
     if audit is not None:
         app.add_middleware(Audit, audit=audit)
-    app.add_middleware(BodyLimit, max_bytes=gateway.limits.body_bytes)
+    app.add_middleware(BodyLimit, limits=gateway.limits)
     if quota is not None:
         app.add_middleware(QuotaCheck, quota=quota)
     if keys is not None:
@@ -140,7 +140,7 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
         async with deadline(time.monotonic() + gateway.limits.request_s):
-            if quota is not None:
+            if quota is not None and len(body.inputs) > 1:
                 await charge(quota, request.scope, len(body.inputs))
             asked = await gateway.understand_inputs(task, body)
             request.scope[TASK] = task

@@ -120,7 +120,8 @@ class ServeArgs(Frozen):
     max_ongoing_requests: PositiveInt = 64
     """Requests that one replica of the model takes at once; further ones queue."""
     max_queued_requests: PositiveInt = 256
-    """Requests that queue for the model; further ones get status 503 and Retry-After."""
+    """Requests that queue for the model in one replica of the HTTP app; further ones get status 503
+    and Retry-After."""
     surge_percent: int = Field(25, ge=0, le=100)
     """Replicas of the next version, in percent and at least one, that start before old ones end.
 

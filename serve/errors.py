@@ -43,6 +43,13 @@ class TooLargeError(ServingError):
     code = "too_large"
 
 
+class UploadTimeoutError(ServingError):
+    """The request's body did not come in time."""
+
+    status = 408
+    code = "upload_timeout"
+
+
 class UnknownNameError(ServingError):
     """The request names a task, model or sample that is not here."""
 

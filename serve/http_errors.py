@@ -41,6 +41,8 @@ def error_response(error: ServingError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 408:
+        headers["Connection"] = "close"  # the rest of the body may still come, and nobody reads it
     return JSONResponse(error_body(error), error.status, headers)
 
 

@@ -1,13 +1,19 @@
 """How much one request may ask for, and the guard that counts a body's bytes as they come."""
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedkim_ray.types import Frozen
-from serve.errors import TooLargeError
+from serve.errors import OverloadedError, ServingError, TooLargeError, UploadTimeoutError
 from serve.field_types import MAX_HOURS, MAX_LISTED, MAX_SAMPLES
 from serve.http_errors import error_response
+from serve.paths import is_question
 
 MAX_NESTED = 1 << 20
 """Lists and objects in one JSON body: an empty one has 2 bytes there, and 64 once it is read."""
@@ -18,6 +24,11 @@ class Limits(Frozen):
 
     body_bytes: PositiveInt = 32 << 20
     """Bytes of a request's body."""
+    held_bytes: PositiveInt = 512 << 20
+    """Bytes of all bodies that one replica of the HTTP app reads or answers; beyond them status
+    503."""
+    upload_s: PositiveFloat = 30.0
+    """Seconds until a request's body is there."""
     image_bytes: PositiveInt = 16 << 20
     """Bytes of one encoded image."""
     image_hosts: tuple[str, ...] = ()
@@ -43,6 +54,14 @@ class Limits(Frozen):
     waiting: NonNegativeInt = 256
     """Requests that wait for one replica of the model; further ones get status 503."""
 
+    @model_validator(mode="after")
+    def _holds_one(self) -> Self:
+        if self.held_bytes < self.body_bytes:
+            raise ValueError(
+                f"held_bytes is {self.held_bytes}, less than body_bytes, {self.body_bytes}."
+            )
+        return self
+
 
 def is_form(scope: Scope) -> bool:
     """Whether a request's body is a form, which may hold files."""
@@ -50,56 +69,100 @@ def is_form(scope: Scope) -> bool:
 
 
 class BodyLimit:
-    """ASGI middleware: reads the body up to its limit before anything else sees the request."""
+    """ASGI middleware: reads a question's body before anything else sees the request.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    It comes within its bytes and seconds, and all bodies that are held at once stay within theirs.
+    No other request has a body that anybody reads.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.limits = limits
+        self.held_bytes = 0
+        """Of all bodies that are being read or answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body, or refuse it."""
-        if scope["type"] != "http":
+        if not is_question(scope):
             await self.app(scope, receive, send)
             return
-        body = await self._read(scope, receive)
-        if body is None:
-            await error_response(self._too_large())(scope, receive, send)
+        try:
+            async with self._within_time():
+                body = await self._read(scope, receive)
+        except ServingError as error:
+            await error_response(error)(scope, receive, send)
             return
-        if not is_form(scope) and body.count(b"[") + body.count(b"{") > MAX_NESTED:
-            await error_response(self._too_nested())(scope, receive, send)
-            return
-        replayed: Message = {"type": "http.request", "body": body, "more_body": False}
-        waiting = [replayed]
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
 
-        await self.app(scope, replay, send)
+        try:
+            await self.app(scope, replay, send)
+        finally:
+            self.held_bytes -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Return the whole body; None where it is announced, or turns out, to be too large."""
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the whole body, which is held from then on.
+
+        Raises:
+            TooLargeError: it is announced, or turns out, to be too large.
+            OverloadedError: with the others that are held it would be too much.
+        """
         announced = dict(scope["headers"]).get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            return None
+        if announced.isdigit():
+            self._require_small(int(announced))
         body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self.max_bytes:
-                return None
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return bytes(body)
+        try:
+            more = True
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
+                self._add(body, message.get("body", b""))
+            if not is_form(scope):
+                _require_flat(body)
+        except BaseException:
+            self.held_bytes -= len(body)
+            raise
+        return bytes(body)
 
-    def _too_nested(self) -> TooLargeError:
-        return TooLargeError(
+    def _add(self, body: bytearray, piece: bytes) -> None:
+        self._require_small(len(body) + len(piece))
+        # Counted as they come: who announces much and sends nothing takes no room from others.
+        if self.held_bytes + len(piece) > self.limits.held_bytes:
+            raise OverloadedError(
+                "The requests under way fill the memory for their bodies.",
+                f"Together they have at most {self.limits.held_bytes} bytes.",
+                "Ask again after the time in Retry-After.",
+            )
+        body += piece
+        self.held_bytes += len(piece)
+
+    def _require_small(self, num_bytes: int) -> None:
+        if num_bytes > self.limits.body_bytes:
+            raise TooLargeError(
+                "The request's body is too large.",
+                f"At most {self.limits.body_bytes} bytes are read.",
+                "Send fewer inputs or smaller images.",
+            )
+
+    @asynccontextmanager
+    async def _within_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.limits.upload_s):
+                yield
+        except TimeoutError:
+            raise UploadTimeoutError(
+                "The request's body did not come in time.",
+                f"It is whole within {self.limits.upload_s:g} s.",
+                "Send it faster, or send less.",
+            ) from None
+
+
+def _require_flat(body: bytearray) -> None:
+    if body.count(b"[") + body.count(b"{") > MAX_NESTED:
+        raise TooLargeError(
             "The request's body has too many lists and objects.",
             f"At most {MAX_NESTED} are read.",
             "Send fewer inputs.",
-        )
-
-    def _too_large(self) -> TooLargeError:
-        return TooLargeError(
-            "The request's body is too large.",
-            f"At most {self.max_bytes} bytes are read.",
-            "Send fewer inputs or smaller images.",
         )

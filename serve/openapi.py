@@ -36,11 +36,14 @@ FACT_ERRORS: dict[int | str, dict[str, Any]] = {
     401: _told("No valid API key."),
     403: _told("The key may not ask this."),
     404: _told("There is no such task, model or sample."),
-    413: _told("The body is too large."),
     429: _told("The key's rate limit is used up; `Retry-After` says until when."),
     503: _told("The model cannot answer now; `Retry-After` says when to ask again."),
 }
-QUESTION_ERRORS = FACT_ERRORS | {504: _told("The answer took too long.")}
+QUESTION_ERRORS = FACT_ERRORS | {
+    408: _told("The body did not come in time."),
+    413: _told("The body is too large."),
+    504: _told("The answer took too long."),
+}
 
 
 def describe_api(app: FastAPI, with_keys: bool) -> None:

@@ -7,7 +7,6 @@
 import logging
 import math
 import time
-from contextlib import suppress
 from typing import Protocol
 
 from limits import parse
@@ -16,13 +15,11 @@ from limits.storage import storage_from_string
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.auth import KEY_NAME
-from serve.errors import FieldError, RateLimitedError
+from serve.errors import FieldError, RateLimitedError, ServingError
 from serve.http_errors import error_response
 from serve.paths import is_question
 
 log = logging.getLogger(__name__)
-CHARGED = "fedkim.charged"
-"""In a request's scope once its questions were counted, or refused."""
 ANYBODY = "anybody"
 """Whom questions without a key are counted for."""
 
@@ -31,7 +28,12 @@ class Quota(Protocol):
     """Counts questions."""
 
     async def take(self, key: str, num: int = 1) -> float:
-        """Count questions of a key, all of them or none; with 0, look whether one may be asked.
+        """Count the questions of a key's request, all of them or none.
+
+        Args:
+            key: Whose they are.
+            num: 1 before the request's body is read; how many it asks where they are several, of
+                which one has been counted by then.
 
         Returns:
             Seconds until some of them may be asked, 0 for all of them now, infinity where so many
@@ -57,10 +59,7 @@ class MovingWindow:
         """Count questions of a key; see ``Quota``."""
         if num > self.limit.amount:
             return math.inf
-        asked = (
-            self.window.hit(self.limit, key, cost=num) if num else self.window.test(self.limit, key)
-        )
-        if await asked:
+        if await self.window.hit(self.limit, key, cost=max(num - 1, 1)):
             return 0.0
         stats = await self.window.get_window_stats(self.limit, key)
         return max(stats.reset_time - time.time(), 1.0)
@@ -69,9 +68,8 @@ class MovingWindow:
 class QuotaCheck:
     """ASGI middleware: refuses a key's requests beyond its quota before their bodies are read.
 
-    A chat is one question. How many patients a prediction asks about stands in its body: its route
-    charges them, all or none. A body that it never understood, or of more patients than the key may
-    ever ask about at once, is charged as one.
+    Each request is counted as one question then, whatever becomes of it. How many patients a
+    prediction asks about stands in its body: its route charges the others, all or none.
     """
 
     def __init__(self, app: ASGIApp, quota: Quota) -> None:
@@ -84,18 +82,15 @@ class QuotaCheck:
             await self.app(scope, receive, send)
             return
         try:
-            await charge(self.quota, scope, 0 if scope["path"].endswith("/predict") else 1)
-        except RateLimitedError as error:
+            await charge(self.quota, scope, 1)
+        except ServingError as error:
             await error_response(error)(scope, receive, send)
             return
         await self.app(scope, receive, send)
-        if CHARGED not in scope:
-            with suppress(RateLimitedError):
-                await charge(self.quota, scope, 1)
 
 
 async def charge(quota: Quota, scope: Scope, num: int) -> None:
-    """Count questions for the key of a request; with 0, look whether it may ask at all.
+    """Count questions for the key of a request, as ``Quota.take`` does.
 
     Where the counter does not answer they are free: a limit on load is no reason to refuse
     everybody.
@@ -104,15 +99,12 @@ async def charge(quota: Quota, scope: Scope, num: int) -> None:
         RateLimitedError: the key has asked as often as it may for now.
         FieldError: it may never ask so many at once.
     """
-    if num:
-        scope[CHARGED] = True
     try:
         wait_s = await quota.take(scope.get(KEY_NAME, ANYBODY), num)
     except Exception as error:
         log.warning("The rate limit's counter does not answer: %s.", type(error).__name__)
         return
     if math.isinf(wait_s):
-        del scope[CHARGED]  # the body counts as one question, so that asking is not free
         raise FieldError(
             f"The request asks {num} questions at once.",
             "A key's rate limit counts each patient of a request, and is smaller than that.",

@@ -20,7 +20,7 @@ from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.engine import EngineRequest, Piece
 from serve.gateway import Gateway
 from serve.preparing import LocalPreparer
-from serve.quota import MovingWindow
+from serve.quota import MovingWindow, QuotaCheck
 from serve.transformers_engine import TransformersEngine
 
 PREDICT = "/v1/tasks/atelectasis/predict"
@@ -57,12 +57,12 @@ class BrokenQuota:
 def test_each_patient_counts_as_a_question(engine: TransformersEngine) -> None:
     app = create_app(Gateway(engine), keys=TWO_KEYS, quota=MovingWindow("5/minute"))
     with TestClient(app) as web:
-        # 1 + 3 of 5 are used up: 2 are refused and cost nothing, so that 1 still goes through.
-        sizes = (1, 3, 2, 1, 1)
+        # 1 + 3 of 5 are used up. Of 2 the first is the fifth and the second one too many.
+        sizes = (1, 3, 2, 1)
         asked = [
             web.post(PREDICT, json={"inputs": [{}] * size}, headers=as_("ward")) for size in sizes
         ]
-        assert [a.status_code for a in asked] == [400, 400, 429, 400, 429]
+        assert [a.status_code for a in asked] == [400, 400, 429, 429]
         many = web.post(PREDICT, json={"inputs": [{}] * 6}, headers=as_("lab"))
         assert (many.status_code, many.json()["error"]["param"]) == (400, "inputs")
         assert "fewer patients" in many.json()["error"]["message"]
@@ -83,6 +83,34 @@ def test_more_patients_than_a_key_may_ask_about_at_once_count_as_one_question(
         body = {"inputs": [{}] * 3}
         asked = [web.post(PREDICT, json=body, headers=as_("ward")) for _ in range(3)]
         assert [a.status_code for a in asked] == [400, 400, 429]
+
+
+def test_a_request_that_is_given_up_has_been_counted() -> None:
+    quota = MovingWindow("1/minute")
+    statuses = []
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(60)
+
+    async def unread() -> Message:
+        raise AssertionError("the body is read further inside")
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def ask() -> None:
+        scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": []}
+        async with asyncio.timeout(0.01):
+            await QuotaCheck(endless, quota)(scope, unread, told)
+
+    async def twice() -> None:
+        with pytest.raises(TimeoutError):
+            await ask()
+        await ask()
+
+    asyncio.run(twice())
+    assert statuses == [429]
 
 
 def test_a_counter_that_is_gone_stops_nobody(engine: TransformersEngine) -> None:
