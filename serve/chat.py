@@ -58,8 +58,8 @@ def read_sampling(request: ChatRequest, limits: Limits) -> Sampling:
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     return Sampling(
         max_new_tokens=_new_tokens(request, limits),
-        temperature=request.temperature,
-        top_p=request.top_p,
+        temperature=request.temperature or 0.0,
+        top_p=request.top_p or 1.0,
         seed=request.seed,
         stop=stop,
     )

@@ -199,21 +199,26 @@ class ChatRequest(Sent):
         "by which the experts are routed. Inferred from inputs and question where absent; the "
         "answer says so.",
     )
-    stream: bool = Field(False, description="Send the answer word by word as server-sent events.")
+    stream: bool | None = Field(
+        False, description="Send the answer word by word as server-sent events."
+    )
     stream_options: StreamOptions | None = Field(None, description="OpenAI's options.")
     max_tokens: int | None = Field(
         None, ge=1, description="Tokens generated at most; 64 where absent. Yes/no needs none."
     )
     max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`.")
-    temperature: Finite = Field(
-        0.0, ge=0.0, le=2.0, description="0 (default) always takes the most likely token."
+    temperature: Finite | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="0, or where absent, always takes the most likely token.",
     )
-    top_p: Finite = Field(
-        1.0,
+    top_p: Finite | None = Field(
+        None,
         gt=0.0,
         le=1.0,
         description="Above temperature 0, tokens are drawn from the most likely ones that hold "
-        "this share of the probability.",
+        "this share of the probability; from all, 1, where absent.",
     )
     seed: int | None = Field(
         None,
@@ -226,7 +231,7 @@ class ChatRequest(Sent):
         description="Up to 4 texts that end the answer and are left out of it. No meaning for "
         "yes/no tasks.",
     )
-    n: Literal[1] = Field(1, description="One answer a request.")
+    n: Literal[1] | None = Field(1, description="One answer a request.")
     user: Text | None = Field(None, description="OpenAI's field; has no effect and is not kept.")
 
 

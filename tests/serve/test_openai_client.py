@@ -39,6 +39,14 @@ def test_a_completion_carries_fedkims_facts(official: openai.OpenAI, image: str)
     assert answer.fedkim["task"] == "lung_opacity"  # type: ignore[attr-defined]
 
 
+def test_nulls_are_the_defaults(official: openai.OpenAI) -> None:
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 4}
+    nulls = dict.fromkeys(("temperature", "top_p", "n", "stream", "seed", "stop", "max_tokens"))
+    plain = official.chat.completions.create(**asked)  # type: ignore[call-overload]
+    same = official.chat.completions.create(**(nulls | asked))  # type: ignore[call-overload]
+    assert same.choices[0].message.content == plain.choices[0].message.content
+
+
 def test_own_parts_and_fields_pass_through(official: openai.OpenAI, server_url: str) -> None:
     ecg = httpx.get(f"{server_url}/v1/samples/ecg_abnormal-0").json()["input"]["ecg"]
     answer = official.chat.completions.create(
