@@ -46,6 +46,8 @@ from serve.schemas import ChatRequest, PredictRequest
 from serve.uploads import Uploads
 
 STATIC = Path(__file__).parent / "static"
+READY_S = 60.0
+"""Seconds for which a model that has described itself is ready: its queue may be long by then."""
 READY_TIMEOUT_S = 5.0
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -198,10 +200,10 @@ def _operations(gateway: Gateway, exporter_urls: Callable[[], list[str] | None])
 
     @router.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """Say that the model answers, and in which version."""
+        """Say that the model answers, or has within a minute, and in which version."""
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
-                described = await gateway.engine.describe()
+                described = await gateway.served.lately(READY_S)
         except TimeoutError:
             raise NotReadyError(
                 "The engine does not answer.",

@@ -13,7 +13,7 @@ T = TypeVar("T")
 FRESH_S = 5.0
 """Seconds after which the engine is asked again."""
 PATIENCE_S = 1.0
-"""Seconds that a request waits for a newer description; then the older one serves it."""
+"""Seconds that a request for an unknown name waits for a newer description."""
 GIVE_UP_S = 30.0
 """Seconds after which a question that no engine answers is asked anew."""
 
@@ -27,18 +27,33 @@ class Served:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._known: Description | None = None
-        self._asked_at = -math.inf
+        self._asked_at = self._told_at = -math.inf
         self._asking: asyncio.Task[Description] | None = None
 
     async def described(self) -> Description:
-        """Return the last description; who finds it old asks for another, and nobody else waits.
+        """Return the last description at once, and ask for another where it is old.
+
+        Only the first one is waited for.
 
         Raises:
             ServingError: the engine has never described itself, and cannot now.
         """
-        if self._known is None or time.monotonic() - self._asked_at >= FRESH_S:
+        if self._known is None:
             return await self._anew()
+        if time.monotonic() - self._asked_at >= FRESH_S:
+            self._ask()
         return self._known
+
+    async def lately(self, within_s: float) -> Description:
+        """Return a description that came within the last seconds, or wait for the next one.
+
+        Raises:
+            ServingError: the engine cannot describe itself.
+        """
+        known = await self.described()
+        if time.monotonic() - self._told_at < within_s:
+            return known
+        return await asyncio.shield(self._ask())
 
     async def find(self, look: Callable[[Description], T]) -> T:
         """Return what ``look`` finds; the engine is asked anew before it is said to be absent.
@@ -58,15 +73,19 @@ class Served:
         All who want one share a question, which goes on when they no longer wait: under load it
         would else lose its place in the queue each time.
         """
-        if self._asking is None:
-            self._asked_at = time.monotonic()
-            self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(self._take)
-        asking = self._asking
+        asking = self._ask()
         await asyncio.wait({asking}, timeout=PATIENCE_S if self._known else None)
         return self._known or asking.result()
 
-    async def _ask(self) -> Description:
+    def _ask(self) -> "asyncio.Task[Description]":
+        """Return the question that is under way, or begin it."""
+        if self._asking is None:
+            self._asked_at = time.monotonic()
+            self._asking = asyncio.create_task(self._answer())
+            self._asking.add_done_callback(self._take)
+        return self._asking
+
+    async def _answer(self) -> Description:
         try:
             async with asyncio.timeout(GIVE_UP_S):
                 return await self.engine.describe()
@@ -77,7 +96,7 @@ class Served:
                 "Wait; see the server's log if this lasts.",
             ) from None
 
-    def _take(self, asked: asyncio.Task[Description]) -> None:
+    def _take(self, asked: "asyncio.Task[Description]") -> None:
         self._asking = None
         if not asked.cancelled() and asked.exception() is None:
-            self._known = asked.result()
+            self._known, self._told_at = asked.result(), time.monotonic()

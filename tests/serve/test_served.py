@@ -39,7 +39,11 @@ class Telling:
 
 
 async def described(served: Served, times: int) -> list[Any]:
-    return [await served.described() for _ in range(times)]
+    known = []
+    for _ in range(times):
+        known.append(await served.described())
+        await asyncio.sleep(0.01)  # what was asked on the way may be answered
+    return known
 
 
 def test_a_fresh_description_is_not_asked_for_again() -> None:
@@ -49,17 +53,16 @@ def test_a_fresh_description_is_not_asked_for_again() -> None:
 @pytest.mark.parametrize(
     ("told", "known"),
     [
-        (("old", "new"), ["old", "new", "new"]),
-        (("old", GONE, "new"), ["old", "old", "new"]),
-        (("old", HANGING, "new"), ["old", "old", "old"]),
+        (("old", "new"), ["old", "old", "new", "new"]),
+        (("old", GONE, "new"), ["old", "old", "old", "new"]),
+        (("old", HANGING, "new"), ["old", "old", "old", "old"]),
     ],
 )
 def test_an_old_one_is_asked_for_again_and_serves_until_another_is_there(
     told: tuple[Any, ...], known: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.served.FRESH_S", 0.0)
-    monkeypatch.setattr("serve.served.PATIENCE_S", 0.01)
-    assert asyncio.run(described(Served(Telling(*told)), 3)) == known  # type: ignore[arg-type]
+    assert asyncio.run(described(Served(Telling(*told)), 4)) == known  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("told", [GONE, HANGING])
@@ -82,23 +85,41 @@ def test_a_late_description_is_kept_though_nobody_waited_for_it(
         return [*known, *await described(served, 1)]
 
     monkeypatch.setattr("serve.served.FRESH_S", 0.0)
-    monkeypatch.setattr("serve.served.PATIENCE_S", SLOW_S / 10)
     assert asyncio.run(three()) == ["old", "old", SLOW]
 
 
-def test_nobody_else_waits_while_one_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def two() -> Any:
+def test_nobody_waits_for_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def three() -> list[Any]:
         served = Served(Telling("old", HANGING))  # type: ignore[arg-type]
-        await served.described()
-        served._asked_at = float("-inf")
-        asking = asyncio.create_task(served.described())
-        await asyncio.sleep(0)
-        known = await asyncio.wait_for(served.described(), 0.01)
-        asking.cancel()
-        return known
+        async with asyncio.timeout(0.5):
+            return await described(served, 3)
 
+    monkeypatch.setattr("serve.served.FRESH_S", 0.0)
     monkeypatch.setattr("serve.served.PATIENCE_S", 60.0)
-    assert asyncio.run(two()) == "old"
+    assert asyncio.run(three()) == ["old"] * 3
+
+
+@pytest.mark.parametrize(("within_s", "latest"), [(60.0, "old"), (0.0, "new")])
+def test_one_that_is_not_young_enough_is_waited_for(within_s: float, latest: str) -> None:
+    async def two() -> Any:
+        served = Served(Telling("old", "new"))  # type: ignore[arg-type]
+        await served.described()
+        return await served.lately(within_s)
+
+    assert asyncio.run(two()) == latest
+
+
+def test_load_alone_makes_no_model_unready(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.api.READY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("serve.served.FRESH_S", 0.0)
+    now = asyncio.run(engine.describe())
+    busy = Gateway(Telling(now, HANGING))  # type: ignore[arg-type]
+    with TestClient(create_app(busy)) as web:
+        assert [web.get("/readyz").status_code for _ in range(3)] == [200] * 3
+        monkeypatch.setattr("serve.api.READY_S", 0.0)  # it has been silent for too long
+        assert web.get("/readyz").status_code == 503
 
 
 def only(name: str) -> Callable[[Any], str]:
