@@ -247,7 +247,7 @@ REJECTIONS = Metric(
     "fedkim_rejections_total",
     "counter",
     "1",
-    "Requests refused, by cause: the error's code.",
+    "Requests refused, or streams broken off, by cause: the error's code.",
     ("cause",),
 )
 ADAPTER_LOADS = Metric(

@@ -33,10 +33,10 @@ from serve.auth import ApiKeys, KeyCheck
 from serve.chat_answers import chunks, complete
 from serve.choosing import task_label
 from serve.deadline import deadline, until
-from serve.door import TASK, VERSION, Door
+from serve.door import BROKEN, TASK, VERSION, Door
 from serve.errors import NotReadyError, ServingError
 from serve.gateway import Gateway
-from serve.http_errors import error_body, handle_errors
+from serve.http_errors import count, error_body, handle_errors
 from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
 from serve.openapi import FACT_ERRORS, QUESTION_ERRORS, describe_api
@@ -49,6 +49,7 @@ STATIC = Path(__file__).parent / "static"
 READY_S = 60.0
 """Seconds for which a model that has described itself is ready: its queue may be long by then."""
 READY_TIMEOUT_S = 5.0
+"""Seconds that a readiness check waits for a model that has not."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -104,8 +105,6 @@ def create_app(
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Uploads)  # each one added stands outside of those before it
-    if audit is not None:
-        app.add_middleware(Audit, audit=audit)
     app.add_middleware(BodyLimit, limits=gateway.limits)
     if quota is not None:
         app.add_middleware(QuotaCheck, quota=quota)
@@ -113,6 +112,8 @@ def create_app(
         app.add_middleware(KeyCheck, keys=keys)
     if hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    if audit is not None:
+        app.add_middleware(Audit, audit=audit)  # outside of all that refuses: refusals are told too
     app.add_middleware(Door)  # added last, so outermost
     return app
 
@@ -136,7 +137,7 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
         answer = until(ends_at, chunks(gateway, asked, with_usage))
         first = await anext(answer)
         request.scope[VERSION] = first.bundle_version
-        return StreamingResponse(_events(first, answer), media_type="text/event-stream")
+        return StreamingResponse(_events(request, first, answer), media_type="text/event-stream")
 
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
@@ -239,7 +240,9 @@ def _page() -> APIRouter:
     return router
 
 
-async def _events(first: ChatChunk, rest: AsyncGenerator[ChatChunk, None]) -> AsyncIterator[str]:
+async def _events(
+    request: Request, first: ChatChunk, rest: AsyncGenerator[ChatChunk, None]
+) -> AsyncIterator[str]:
     """Write chunks as server-sent events; an error after the first becomes an event too."""
     async with aclosing(rest):
         yield _event(first)
@@ -247,6 +250,8 @@ async def _events(first: ChatChunk, rest: AsyncGenerator[ChatChunk, None]) -> As
             async for chunk in rest:
                 yield _event(chunk)
         except ServingError as error:
+            count(error)
+            request.scope[BROKEN] = error.status
             yield f"data: {json.dumps(error_body(error))}\n\n"
             return
         yield "data: [DONE]\n\n"

@@ -1,5 +1,8 @@
 """Who asked what, when: one JSON line a question, and of its input nothing but a keyed hash.
 
+A question that was refused has a line too. Its ``key`` is null where nobody's key was found, and
+its hash where the body was not read to the end.
+
 The hash is HMAC-SHA256 of the request's body under a key that lies beside the log, so that whoever
 holds both a request and the key can find its line, and nobody can guess an input from the line.
 """
@@ -16,7 +19,7 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.auth import KEY_NAME
-from serve.door import TASK, VERSION
+from serve.door import BROKEN, TASK, VERSION
 from serve.paths import is_question
 
 HASH_KEY = "hash.key"
@@ -38,7 +41,7 @@ class AuditLog:
         name = f"audit-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.jsonl"
         self.file = home / name
 
-    def write(self, scope: Scope, status: int, digest: str) -> None:
+    def write(self, scope: Scope, status: int, digest: str | None) -> None:
         """Add the line of one question."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -69,11 +72,13 @@ class Audit:
         if not is_question(scope):
             await self.app(scope, receive, send)
             return
-        digest, status = self.audit.digest(), 0
+        digest, whole, status = self.audit.digest(), False, 0
 
         async def hashed() -> Message:
+            nonlocal whole
             message = await receive()
             digest.update(message.get("body", b""))
+            whole |= message["type"] == "http.request" and not message.get("more_body", False)
             return message
 
         async def watched(message: Message) -> None:
@@ -85,11 +90,12 @@ class Audit:
         try:
             await self.app(scope, hashed, watched)
         except Exception:
-            status = status or 500  # the door outside of this answers so
+            status = 500  # the door outside of this answers so, where it still can
             raise
         finally:
             # 499 where nobody waited for the answer.
-            self.audit.write(scope, status or 499, digest.hexdigest())
+            told = scope.get(BROKEN) or status or 499
+            self.audit.write(scope, told, digest.hexdigest() if whole else None)
 
 
 def _hash_key(path: Path) -> bytes:

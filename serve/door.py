@@ -17,6 +17,8 @@ TASK = "fedkim.task"
 """Where a route leaves the task's name for the metrics, in the ASGI scope."""
 VERSION = "fedkim.bundle_version"
 """Where a route leaves the version of the bundle that answered."""
+BROKEN = "fedkim.broken"
+"""Where a stream that breaks off leaves its error's status; the one that was sent said 200."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -54,6 +56,7 @@ class Door:
         except Exception as error:
             _log(scope, error)
             if status:  # too late for another answer: the server closes the connection
+                status = 500
                 raise RuntimeError("The answer broke off.") from None
             await _failed()(scope, receive, watched)
         finally:
@@ -64,7 +67,7 @@ class Door:
 def _count(scope: Scope, status: int, seconds: float) -> None:
     task = scope.get(TASK, "none")
     version = scope.get(VERSION, "none")
-    status = status or 499  # nobody waited for it
+    status = scope.get(BROKEN) or status or 499  # nobody waited for it
     telemetry.inc(REQUESTS, task=task, status=status, bundle_version=version)
     telemetry.observe(REQUEST_SECONDS, seconds, task=task)
 

@@ -35,7 +35,7 @@ def _writable(text: str) -> str:
 
 def error_response(error: ServingError) -> JSONResponse:
     """Return the HTTP answer of an error, and count it by its cause."""
-    telemetry.inc(REJECTIONS, cause=error.code)
+    count(error)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -44,6 +44,11 @@ def error_response(error: ServingError) -> JSONResponse:
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the body may still come, and nobody reads it
     return JSONResponse(error_body(error), error.status, headers)
+
+
+def count(error: ServingError) -> None:
+    """Count a request that is refused, or whose answer broke off, by its cause."""
+    telemetry.inc(REJECTIONS, cause=error.code)
 
 
 def handle_errors(app: FastAPI) -> None:

@@ -22,7 +22,7 @@ MAX_FILES = 4
 MAX_FIELD_BYTES = 1 << 20
 """Bytes of a plain field."""
 IN_MEMORY = 1 << 40
-"""Files up to this size, and so all, stay in memory: a patient's bytes do not touch the disk."""
+"""Files up to this size, and so all, stay in this process's memory while a form is read."""
 FORMATS = {"dat": "wfdb", "dcm": "dicom", "csv": "csv", "npy": "npy"}
 """Formats of a recording by the end of its file's name."""
 FIELDS = ("question", "text", "series", "leads", "sampling_rate_hz", "unit", "max_tokens")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
 from fedkim_ray.metric_names import REQUESTS, Metric
@@ -18,7 +19,9 @@ from serve.api import create_app
 from serve.audit import HASH_KEY, Audit, AuditLog
 from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.engine import EngineRequest, Piece
+from serve.errors import NotReadyError
 from serve.gateway import Gateway
+from serve.limits import Limits
 from serve.preparing import LocalPreparer
 from serve.quota import MovingWindow, QuotaCheck
 from serve.transformers_engine import TransformersEngine
@@ -172,7 +175,20 @@ def test_below_a_prefix_keys_quota_log_and_metrics_hold_as_well(
         assert web.get("/fedkim/healthz").status_code == 200
         assert web.get("/fedkim").url.path == "/fedkim/"
     assert [labels["status"] for labels in counted] == [401, 400, 429]
-    assert [(line["key"], line["status"]) for line in lines(tmp_path)] == [("ward", 400)]
+    told = [(line["key"], line["status"]) for line in lines(tmp_path)]
+    assert told == [(None, 401), ("ward", 400), ("ward", 429)]
+
+
+def test_of_a_body_that_was_not_read_the_log_has_no_hash(
+    engine: TransformersEngine, tmp_path: Path
+) -> None:
+    gateway = Gateway(engine, Limits(body_bytes=20))
+    with TestClient(create_app(gateway, audit=AuditLog(str(tmp_path)))) as web:
+        web.post(PREDICT, content=b"x" * 21)  # announced as too large, and so never read
+        web.post(PREDICT, content=b"x" * 20)
+    large, small = lines(tmp_path)
+    assert (large["status"], large["input_hmac_sha256"]) == (413, None)
+    assert (small["status"], len(small["input_hmac_sha256"])) == (400, 64)
 
 
 def test_a_failure_inside_is_written_down_as_it_is_answered(
@@ -239,6 +255,50 @@ def test_a_stream_counts_for_the_bundle_that_answered_it(
         assert web.post("/v1/chat/completions", json=body).status_code == 200
     assert [labels["bundle_version"] for labels in counted] == ["new"]
     assert [line["bundle_version"] for line in lines(tmp_path)] == ["new"]
+
+
+class Breaking:
+    """An engine whose replica is lost after the first words."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.engine = engine
+        self.describe = engine.describe
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
+        """Begin, and break off; see ``Engine``."""
+        async for piece in self.engine.generate(request):
+            yield replace(piece, finish_reason=None)
+            raise NotReadyError("Lost.", "There.", "Ask again.")
+
+
+def values(web: TestClient, name: str) -> dict[tuple[str, ...], float]:
+    """Return a counter by the values of its labels."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(web.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_a_stream_that_breaks_off_is_counted_as_a_failure(
+    engine: TransformersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedkim_ray.telemetry._ray_is_up", lambda: False)
+    body = {"model": "tiny", "stream": True, "task": "Triage: say how soon."}
+    body |= {"messages": [{"role": "user", "content": "How soon?"}]}
+    gateway = Gateway(Breaking(engine))  # type: ignore[arg-type]
+    with TestClient(create_app(gateway, audit=AuditLog(str(tmp_path)))) as web:
+        causes = values(web, "fedkim_rejections_total")
+        requests = values(web, "fedkim_requests_total")
+        answer = web.post("/v1/chat/completions", json=body)
+        assert (answer.status_code, "[DONE]" in answer.text) == (200, False)
+        after = values(web, "fedkim_rejections_total")
+        assert after["not_ready",] == causes.get(("not_ready",), 0.0) + 1
+        new = values(web, "fedkim_requests_total").items() - requests.items()
+    ((labels, _),) = new
+    assert "503" in labels
+    assert [line["status"] for line in lines(tmp_path)] == [503]
 
 
 def test_a_second_process_keeps_the_logs_key(tmp_path: Path) -> None:
