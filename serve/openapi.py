@@ -24,7 +24,7 @@ class ErrorFacts(BaseModel):
 class ErrorBody(BaseModel):
     """Every error has OpenAI's form."""
 
-    error: ErrorFacts
+    error: ErrorFacts = Field(description="Text, cause and field.")
 
 
 def _told(description: str) -> dict[str, Any]:

@@ -25,10 +25,10 @@ PER_TASK = 4
 class SampleFacts(BaseModel):
     """One sample, without its inputs."""
 
-    id: str
-    task: str
+    id: str = Field(description="Its name at /v1/samples/{sample_id}.")
+    task: str = Field(description="The task that asks about it.")
     data_kind: str = Field(description="`real` or `synthetic`.")
-    question: str
+    question: str = Field(description="What the data set asks.")
     recorded_answer: str = Field(description="What the data set says; the model may differ.")
 
 
@@ -41,8 +41,8 @@ class Sample(SampleFacts):
 class SampleList(BaseModel):
     """All samples; none where the service was started without a data root."""
 
-    object: str = "list"
-    data: list[SampleFacts]
+    object: str = Field("list", description="OpenAI's name of this kind of object.")
+    data: list[SampleFacts] = Field(description="A few test rows a task.")
 
 
 class Samples:
