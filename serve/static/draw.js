@@ -56,7 +56,8 @@ function ecg(recording) {
     const x = LABEL + (second / seconds) * (WIDTH - LABEL);
     strip.append(shape("line", { x1: x, y1: 0, x2: x, y2: height }));
   }
-  const peak = Math.max(0.5, ...data.map((row) => Math.max(...row.map(Math.abs))));
+  let peak = 0.5; // a call takes fewer arguments than a long lead has samples
+  for (const row of data) for (const value of row) peak = Math.max(peak, Math.abs(value));
   leads.forEach((lead, row) => {
     const middle = ROW * (row + 0.5);
     const points = data[row].map((value, i) => {

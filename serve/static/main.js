@@ -52,17 +52,16 @@ async function chooseTask() {
   const options = samples.map((s, i) => new Option(`${i + 1}: ${s.question.slice(0, 60)}`, s.id));
   at("sample").replaceChildren(...options, new Option(none, ""));
   at("question").value = task.question;
-  clearAnswer();
   await chooseSample();
 }
 
 async function chooseSample() {
   const id = at("sample").value;
   at("file").value = "";
-  if (!id) {
-    takeInput({}, null);
-    return;
-  }
+  takeInput({}, null);
+  if (!id) return;
+  state.input = null; // until the sample is there
+  busy(false);
   try {
     const sample = await get(`v1/samples/${encodeURIComponent(id)}`);
     if (at("sample").value === id) takeInput(sample.input, sample);
@@ -78,6 +77,7 @@ function takeInput(input, sample) {
   at("sample-facts").textContent = sample ? `A ${sample.data_kind} test row, never trained on.` : "";
   if (input.question) at("question").value = input.question;
   clearAnswer();
+  busy(false);
 }
 
 async function takeFile(file) {
@@ -165,9 +165,9 @@ function showFacts(facts, milliseconds) {
     `${Math.round(milliseconds)} ms. ${facts.notice}`;
 }
 
-/** Set the buttons: nothing can be asked while an answer comes, or before the server is known. */
+/** Set the buttons: nothing can be asked while an answer or a sample comes, or without a server. */
 function busy(isBusy) {
-  at("ask").disabled = isBusy || !state.model;
+  at("ask").disabled = isBusy || !state.model || !state.input;
   at("stop").disabled = !isBusy;
   at("answer").setAttribute("aria-busy", String(isBusy));
 }

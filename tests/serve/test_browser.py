@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from serve.api import create_app
 from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.gateway import Gateway
+from serve.limits import Limits
 from serve.samples import Samples
 from serve.transformers_engine import TransformersEngine
 from tests.serve.http_server import serving
@@ -152,6 +153,49 @@ def test_a_file_of_ones_own_is_read_and_a_broken_one_is_named(
     page.click("#ask")  # about what is still drawn
     sync_api.expect(page.locator("svg.ecg path")).to_have_count(2)
     sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
+
+
+def test_a_file_may_be_dropped(page: "sync_api.Page", server_url: str) -> None:
+    opened(page, server_url, "ecg_abnormal")
+    recording = {"leads": ["I"], "sampling_rate_hz": 100, "data": [[0.1, 0.2] * 100]}
+    dropped = page.evaluate_handle(
+        "text => { const held = new DataTransfer();"
+        "held.items.add(new File([text], 'own.json', {type: 'application/json'})); return held; }",
+        json.dumps({"ecg": recording}),
+    )
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": dropped})
+    sync_api.expect(page.locator("#drop")).to_have_class("over")
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    sync_api.expect(page.locator("#drop")).not_to_have_class("over")
+    sync_api.expect(page.locator("svg.ecg path")).to_have_count(1)
+    sync_api.expect(page.locator("#sample")).to_have_value("")
+
+
+def test_a_recording_as_long_as_the_server_reads_is_drawn(
+    page: "sync_api.Page", server_url: str, tmp_path: Path
+) -> None:
+    opened(page, server_url, "ecg_abnormal")
+    lead = [0, 1] * (Limits().signal_samples // 2)
+    long = tmp_path / "long.json"
+    long.write_text(json.dumps({"ecg": {"leads": ["I"], "sampling_rate_hz": 500, "data": [lead]}}))
+    page.set_input_files("#file", str(long))
+    sync_api.expect(page.locator("#input figcaption")).to_contain_text("1 leads, 400.0 s")
+    sync_api.expect(page.locator("#problem")).to_be_empty()
+
+
+def test_nothing_is_asked_about_the_task_before_while_a_sample_comes(
+    page: "sync_api.Page", server_url: str
+) -> None:
+    opened(page, server_url, "lung_opacity")
+    sync_api.expect(page.locator("#input img")).to_be_visible()
+    held: list[sync_api.Route] = []
+    page.route("**/v1/samples/ecg_abnormal-0", lambda route: held.append(route))
+    page.select_option("#task", "ecg_abnormal")
+    sync_api.expect(page.locator("#input img")).to_have_count(0)
+    sync_api.expect(page.locator("#ask")).to_be_disabled()
+    held[0].continue_()
+    sync_api.expect(page.locator("svg.ecg path").first).to_be_visible()
+    sync_api.expect(page.locator("#ask")).to_be_enabled()
 
 
 def test_a_key_connects_the_page_below_a_prefix(page: "sync_api.Page", guarded_url: str) -> None:
