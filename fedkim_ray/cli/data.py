@@ -51,6 +51,49 @@ def write_demo(url: str, seed: int = 0) -> "DatasetCard":
 
 
 @app.command()
+def join(
+    urls: Annotated[
+        list[str],
+        typer.Argument(
+            help="Data roots, one a hospital; or of each what it hands out: dataset.json, "
+            "imports/NAME/import.json, public/ and test/.",
+            metavar="ROOT",
+        ),
+    ],
+    dst: Annotated[str, typer.Option(help="The joint data root, any fsspec URL.")],
+    as_json: AsJson = False,
+) -> None:
+    """Join roots that hospitals imported apart; private files stay with them and are not needed.
+
+    Example: fedkim data join north-card south-card --dst root
+
+    Each hospital then lays its clients/SITE beside the joint dataset.json on its own node.
+    """
+    from fedkim_ray.cli.progress import new_progress
+    from fedkim_ray.data.joining import join_roots
+
+    with new_progress(Console(stderr=True)) as progress:
+        bar = progress.add_task("joining", total=None, note="")
+        result = join_roots(
+            urls,
+            dst,
+            lambda done, total, note: progress.update(
+                bar, completed=done, total=total or None, note=note
+            ),
+        )
+    card = result.card
+    if as_json:
+        told = json.loads(card.model_dump_json())
+        typer.echo(json.dumps({**told, "unchanged": result.unchanged}))
+        return
+    private, public, test = (card.num_examples(f"{p}/") for p in ("clients", "public", "test"))
+    state = ", as it was" if result.unchanged else ""
+    typer.echo(f"{card.name} at {dst}{state}: {public} public and {test} test examples")
+    typer.echo(f"Private, and not copied: {private} examples of {', '.join(card.clients)}")
+    typer.echo(f"Next: fedkim data check {dst} --here")
+
+
+@app.command()
 def tasks(as_json: AsJson = False) -> None:
     """List the built-in tasks; a recipe or a mapping adds tasks of its own."""
     from fedkim_ray.data.tasks import METRICS, TASKS
@@ -122,16 +165,35 @@ def check(
     images: Annotated[
         bool, typer.Option("--images", help="Decode every image, which takes longer.")
     ] = False,
+    here: Annotated[
+        bool,
+        typer.Option(
+            "--here",
+            help="Leave out clients/SITE, public or test where none of its files is here; one that "
+            "is here in part is still wrong.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify hashes, schema and that no subject is in two places; exit code 0 or 1."""
+    """Verify hashes, schema and that no subject is in two places; exit code 0 or 1.
+
+    Example, on a machine that holds a part of a root: fedkim data check root --here
+    """
     from fedkim_ray.data.checking import check_root
+    from fedkim_ray.data.root import place_of_file, places_here, read_card
     from fedkim_ray.storage import Folder
 
-    problems = check_root(Folder.at(url), images)
+    root = Folder.at(url)
+    card, away = read_card(root), list[str]()
+    if here:
+        card, away = places_here(root, card)
+    problems = check_root(root, images, card)
     if as_json:
-        typer.echo(json.dumps({"problems": problems}))
+        typer.echo(json.dumps({"problems": problems, "not_here": away}))
     else:
         typer.echo("\n".join(problems) or "whole: hashes, schema and subjects are as promised")
+        if away:
+            places = ", ".join(sorted({place_of_file(name) for name in away}))
+            typer.echo(f"Not here, and not checked: {len(away)} files of {places}")
     if problems:
         raise typer.Exit(1)

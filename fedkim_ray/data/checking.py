@@ -19,14 +19,15 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 
-def check_root(root: Folder, images: bool = False) -> list[str]:
+def check_root(root: Folder, images: bool = False, card: DatasetCard | None = None) -> list[str]:
     """Return what is wrong with a data root, one sentence a problem; empty if it is whole.
 
     Args:
         root: The data root.
         images: Whether to decode every image as well.
+        card: Of the places that are to be here; the root's own where None.
     """
-    card = read_card(root)
+    card = card or read_card(root)
     problems = [p for name in card.files for p in _check_file(root, name, card, images)]
     problems += [f"{name}: the file is not on the card." for name in stray_files(root, card)]
     if not problems:

@@ -4,6 +4,7 @@ clients/<client>/<task>/{train,valid}/*.parquet     private, read by that client
 public/<task>/train/*.parquet                       injection
 test/<task>/*.parquet                               evaluation
 dataset.json                                        written last: sources, spec, counts, hashes
+joined.json                                         of a root that was joined: its parts' imports
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import ClientId, Frozen, TaskId
 
 CARD = "dataset.json"
+JOINED = "joined.json"
 PLACES = ("clients", "public", "test")
 FORMAT_VERSION = 1
 
@@ -139,6 +141,19 @@ def part_here(root: Folder, card: DatasetCard) -> tuple[DatasetCard, list[str]]:
     return card.model_copy(update={"files": here}), [n for n in card.files if n not in here]
 
 
+def places_here(root: Folder, card: DatasetCard) -> tuple[DatasetCard, list[str]]:
+    """Return a card of the places that are here, and the files of the others.
+
+    A place is as ``place_of_file`` has it. One of which any file is here ought to be here whole.
+
+    Raises:
+        DataError: none is here.
+    """
+    places = {place_of_file(name) for name in part_here(root, card)[0].files}
+    here = {name: facts for name, facts in card.files.items() if place_of_file(name) in places}
+    return card.model_copy(update={"files": here}), [n for n in card.files if n not in here]
+
+
 def write_card(
     root: Folder, card: DatasetCard, known: Mapping[str, FileFacts] | None = None
 ) -> DatasetCard:
@@ -157,8 +172,13 @@ def write_card(
     files = {name: known.get(name) or file_facts(root, name, card.spec) for name in names}
     whole = card.model_copy(update={"files": files})
     require_no_shared_subjects(root, whole)
-    root.write_bytes(CARD, whole.model_dump_json(indent=1).encode())
+    root.write_bytes(CARD, card_bytes(whole))
     return whole
+
+
+def card_bytes(card: DatasetCard) -> bytes:
+    """Return what is written of a card."""
+    return card.model_dump_json(indent=1).encode()
 
 
 def sample_files(root: Folder, places: Collection[str] = PLACES) -> list[str]:

@@ -52,6 +52,7 @@ def refused(done: subprocess.CompletedProcess[str], names: str) -> None:
             ["evaluate", "b", "--data", "d", "--read", "generate", "--remove-experts"],
             "--read generate and --remove-experts",
         ),
+        (["data", "join", "nowhere", "south", "--dst", "root"], "There is no dataset.json at"),
     ],
 )
 def test_one_clear_error_and_exit_code_2(arguments: list[str], names: str, tmp_path: Path) -> None:

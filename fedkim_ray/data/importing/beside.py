@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedkim_ray.data.importing.record import ImportRecord, Origin, merged_spec
-from fedkim_ray.data.root import CARD, altered_files, read_card, sample_files
+from fedkim_ray.data.root import CARD, JOINED, altered_files, read_card, sample_files
 from fedkim_ray.data.schema import DataSpec, merge_specs
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
@@ -35,10 +35,12 @@ def require_fitting(
         others: What lies there under other names.
 
     Raises:
-        DataError: the root was not imported or is not all here, has a part of an import that did
-            not end, other data under this name or these under another, was split in another way, or
-            has other shapes.
+        DataError: the root was joined, was not imported or is not all here, has a part of an import
+            that did not end, other data under this name or these under another, was split in
+            another way, or has other shapes.
     """
+    if root.exists(JOINED):
+        raise _joined(root)
     if root.exists(CARD):
         if before is None and not others:
             raise _not_imported(root)
@@ -65,6 +67,14 @@ def _not_imported(root: Folder) -> DataError:
     )
 
 
+def _joined(root: Folder) -> DataError:
+    return DataError(
+        f"{root.url!r} was joined from roots that were imported apart.",
+        "All that it holds is of one of them, so that it can be joined again.",
+        "Import into one of them or into another --dst, then call `fedkim data join` with all.",
+    )
+
+
 def _require_all_here(root: Folder, name: str) -> None:
     """Refuse a root without some files of other imports: the new card would not name them."""
     away = [n for n in altered_files(root, read_card(root)) if name_of_import(n) != name]
@@ -72,7 +82,8 @@ def _require_all_here(root: Folder, name: str) -> None:
         raise DataError(
             f"{root.full(away[0])!r} is on the card, and missing or altered ({len(away)} files).",
             "An import reads the subjects of the whole root: nobody may be in two places.",
-            "Import where all files of the root lie, and hand sites their folders afterwards.",
+            "Import where all files of the root lie, and hand sites their folders afterwards; or "
+            "import into a root of its own, and bring the two together with `fedkim data join`.",
         )
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from fedkim_ray.data.importing.split import SplitRule
-from fedkim_ray.data.root import Source
+from fedkim_ray.data.root import DatasetCard, Source
 from fedkim_ray.data.schema import DataSpec, merge_specs
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
@@ -127,6 +127,22 @@ def merged_spec(records: Iterable[ImportRecord]) -> DataSpec:
     for record in sorted(records, key=lambda r: ("public" not in r.counts, r.name)):
         merged = merge_specs(merged, record.spec)
     return merged
+
+
+def card_of(records: Iterable[ImportRecord]) -> DatasetCard:
+    """Return the card of a root with these imports, without files.
+
+    Raises:
+        DataError: two imports differ in shape or unit.
+    """
+    by_name = sorted(records, key=lambda r: r.name)
+    return DatasetCard(
+        name="+".join(r.name for r in by_name),
+        sources=tuple(r.source for r in by_name),
+        spec=merged_spec(by_name),
+        seed=by_name[0].rule.seed,
+        split_rule="; ".join(f"{r.name}: {r.rule}" for r in by_name),
+    )
 
 
 def count_reasons(rejections: Sequence[Mapping[str, Any]]) -> dict[str, int]:

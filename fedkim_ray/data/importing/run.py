@@ -26,6 +26,7 @@ from fedkim_ray.data.importing.pool import in_processes
 from fedkim_ray.data.importing.record import (
     ImportRecord,
     Origin,
+    card_of,
     count_reasons,
     merged_spec,
     read_records,
@@ -315,9 +316,8 @@ class _Import:
             for r, (place, *_) in zip(rejections, places, strict=True)
         ]
         write_record(self.root, record, hashed)
-        card = write_card(
-            self.root, self._card(record), {**(before.files if before else {}), **facts}
-        )
+        whole = card_of([*self.others.values(), record])
+        card = write_card(self.root, whole, {**(before.files if before else {}), **facts})
         return ImportResult(record=record, card=card, unchanged=False, rejected_places=places)
 
     def _record(
@@ -346,14 +346,4 @@ class _Import:
             rejected=count_reasons(rejections),
             left_out=dict(staged.left_out + assembled.left_out),
             out_of_range=dict(staged.out_of_range),
-        )
-
-    def _card(self, record: ImportRecord) -> DatasetCard:
-        records = sorted([*self.others.values(), record], key=lambda r: r.name)
-        return DatasetCard(
-            name="+".join(r.name for r in records),
-            sources=tuple(r.source for r in records),
-            spec=merged_spec(records),
-            seed=self.rule.seed,
-            split_rule="; ".join(f"{r.name}: {r.rule}" for r in records),
         )
