@@ -51,7 +51,7 @@ def nothing_left_behind() -> Iterator[None]:
 def opened(tiny, tmp_path_factory) -> Callable[..., Clients]:
     """Open the tiny federation's clients by execution, with changes to its config."""
 
-    def open_tiny(execution: str, on_event=None, **changes) -> Clients:
+    def open_tiny(execution: str, **changes) -> Clients:
         return open_clients(
             execution,
             client_ids=list(CLIENTS),
@@ -64,7 +64,6 @@ def opened(tiny, tmp_path_factory) -> Callable[..., Clients]:
             seed=7,
             run_id="test",
             scratch=str(tmp_path_factory.mktemp("scratch")),
-            on_event=on_event,
         )
 
     return open_tiny
@@ -136,22 +135,13 @@ def test_a_client_that_dies_for_good_is_a_failed_client(tiny, opened, monkeypatc
     assert reports[1].num_available == 1  # it is not asked again
 
 
-SOUTH_IS_AWAY = {"join_timeout_s": 15.0, "client_resources": {"south": {"hospital:south": 1.0}}}
-
-
-def test_a_quorum_begins_without_a_client_that_is_away(tiny, opened) -> None:
-    told: list[Event] = []
-    clients = opened("resident", on_event=told.append, **SOUTH_IS_AWAY)
-    with nothing_left_behind(), clients:
-        _, [report] = train(tiny, clients, rounds=1)
-    assert [c.client_id for c in report.clients] == ["north"]
-    [absent] = [event for event in told if event["event"] == "client_absent"]
-    assert absent["client"] == "south"
-    assert "hospital:south 1 (the cluster has 0)" in absent["message"]
-
-
 def test_a_client_without_its_resources_is_named_within_the_time_given(tiny, opened) -> None:
-    clients = opened("resident", min_clients=2, **SOUTH_IS_AWAY)
+    clients = opened(
+        "resident",
+        min_clients=2,
+        join_timeout_s=15.0,
+        client_resources={"south": {"hospital:south": 1.0}},
+    )
     with (
         nothing_left_behind(),
         pytest.raises(EnvironmentProblemError, match=r"south did not start .* hospital:south 1 \("),
