@@ -214,8 +214,8 @@ class FederationConfig(Frozen):
     evaluate: bool = True
     """Clients score encoders and heads on their validation data before and after injection."""
     join_timeout_s: PositiveFloat = 180.0
-    """Seconds to wait for clients: for all when the run starts, and then with a quorum without the
-    rest; later on for a quorum alone."""
+    """Seconds to wait for clients: for all when the run starts; after that, and once a run that is
+    resumed has waited so long, a quorum goes on without the rest."""
     workers_per_client: PositiveInt = 1
     """Workers that are one client together; each batch is split over them."""
     cpus_per_client: PositiveFloat = 1.0

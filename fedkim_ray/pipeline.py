@@ -324,6 +324,7 @@ def _clients_of(
         run_id=run.run_id,
         scratch=scratch,
         on_event=tell,
+        quorum_suffices=is_published(run.aggregated(0)),  # it goes on; one may be away for good
     ) as clients:
         yield clients
 

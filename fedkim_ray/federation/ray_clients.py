@@ -53,6 +53,7 @@ def open_clients(
     run_id: str,
     scratch: str,
     on_event: OnEvent | None = None,
+    quorum_suffices: bool = False,
 ) -> Clients:
     """Return a run's clients; they start on entering and end on leaving the ``with`` block.
 
@@ -69,6 +70,7 @@ def open_clients(
         run_id: Name of the run; unique within the cluster.
         scratch: Folder for Ray Train's own files; on a cluster one that all nodes reach.
         on_event: Told when a client or slot has joined, is lost or absent at the start.
+        quorum_suffices: Whether to begin without those that have not joined in time.
 
     Raises:
         RecipeError: the quorum is larger than the number of clients, or one has nothing to learn.
@@ -79,7 +81,16 @@ def open_clients(
     if execution == "local":
         return LocalClients(setups, seed)
     pooled = execution == "pooled"
-    return RayClients(setups, federation, seed, run_id, scratch, on_event, pooled=pooled)
+    return RayClients(
+        setups,
+        federation,
+        seed,
+        run_id,
+        scratch,
+        on_event,
+        pooled=pooled,
+        quorum_suffices=quorum_suffices,
+    )
 
 
 class RayClients:
@@ -95,6 +106,7 @@ class RayClients:
         on_event: OnEvent | None = None,
         *,
         pooled: bool = False,
+        quorum_suffices: bool = False,
         opener: Opener = OpenClients,
     ) -> None:
         self._setups = {setup.client_id: setup for setup in setups}
@@ -104,6 +116,7 @@ class RayClients:
         self._scratch = scratch
         self._on_event = on_event
         self._pooled = pooled
+        self._quorum_suffices = quorum_suffices
         self._opener = opener
         self._mailbox: Any = None
         self._runs: TrainRuns | None = None
@@ -183,9 +196,9 @@ class RayClients:
         return joined
 
     def __enter__(self) -> Self:
-        """Start every member and wait until all have joined, or until the time is up for a quorum.
+        """Start every member and wait until all have joined, or a quorum where it suffices.
 
-        Those that are absent then may join later.
+        It is waited for all as long as there is time; those that are absent then may join later.
 
         Raises:
             EnvironmentProblemError: Ray is not running, or too few members started in time.
@@ -259,7 +272,7 @@ class RayClients:
         wanted, present, num_there = self.member_specs.keys(), set[MemberId](), 0
         while absent := sorted(wanted - present):
             left_s = deadline - time.monotonic()
-            if left_s <= 0 and num_there < self._quorum:
+            if left_s <= 0 and num_there < self._fewest:
                 raise self._absent(absent)
             if left_s <= 0:
                 said = self._absent(absent).came
@@ -272,8 +285,10 @@ class RayClients:
             present, num_there = joined.keys() | lost.keys(), len(joined.keys() - lost.keys())
 
     @property
-    def _quorum(self) -> int:
-        """Fewest members that a round can do with; one slot is enough for all clients."""
+    def _fewest(self) -> int:
+        """Fewest members to begin with: all, or what a round can do with; one slot serves all."""
+        if not self._quorum_suffices:
+            return len(self.member_specs)
         strategy = build_strategy(self._federation.strategy)
         return 1 if self._pooled else max(self._federation.min_clients, strategy.min_updates)
 
@@ -295,7 +310,7 @@ class RayClients:
             f"{'Slots' if self._pooled else 'Clients'} {', '.join(absent)} did not start within "
             f"{self._federation.join_timeout_s:g} s. "
             + " ".join([missing_resources(demands, total, free), *lacking]),
-            f"Each needs a worker of its own for the whole run, and {self._quorum} are the fewest "
+            f"Each needs a worker of its own for the whole run, and {self._fewest} are the fewest "
             "to begin with.",
             "Add nodes, resources or labels, lower federation.cpus_per_client, correct "
             "federation.client_resources or client_selector, leave clients out with "

@@ -17,7 +17,12 @@ AWAY = {"south": {"hospital:south": 1.0}}
 
 
 def begin(
-    tiny, monkeypatch: pytest.MonkeyPatch, joined: Sequence[str], pooled: bool = False, **changes
+    tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    joined: Sequence[str],
+    pooled: bool = False,
+    resumed: bool = True,
+    **changes,
 ) -> list[tuple[str, str]]:
     """Wait in vain for those that have not joined; return each event's name and client."""
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
@@ -33,6 +38,7 @@ def begin(
         "",
         lambda event: told.append((event["event"], event["client"])),
         pooled=pooled,
+        quorum_suffices=resumed,
     )
     clients._mailbox = MagicMock()
     there = {member: Member("node", 1, 1) for member in joined}
@@ -46,7 +52,12 @@ def test_all_that_join_in_time_begin(tiny, monkeypatch: pytest.MonkeyPatch) -> N
     assert told == [("client_joined", "north"), ("client_joined", "south")]
 
 
-def test_a_quorum_begins_without_a_client_that_is_away(
+def test_a_run_that_only_starts_needs_all(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EnvironmentProblemError, match=r"south did not start .*2 are the fewest"):
+        begin(tiny, monkeypatch, ["north"], resumed=False, client_resources=AWAY)
+
+
+def test_a_quorum_goes_on_without_a_client_that_is_away(
     tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = begin(tiny, monkeypatch, ["north"], client_resources=AWAY)
@@ -56,7 +67,7 @@ def test_a_quorum_begins_without_a_client_that_is_away(
 @pytest.mark.parametrize(
     "changes", [{"min_clients": 2}, {"strategy": MedianConfig(name="median")}], ids=str
 )
-def test_fewer_than_a_quorum_do_not_begin(
+def test_fewer_than_a_quorum_do_not_go_on(
     tiny, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     with pytest.raises(
@@ -65,6 +76,6 @@ def test_fewer_than_a_quorum_do_not_begin(
         begin(tiny, monkeypatch, ["north"], client_resources=AWAY, **changes)
 
 
-def test_one_slot_begins(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slot_goes_on(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     told = begin(tiny, monkeypatch, ["slot-1"], pooled=True, min_clients=2, num_slots=2)
     assert told == [("client_joined", "slot-1"), ("client_absent", "slot-0")]
