@@ -24,7 +24,7 @@ demo: venv  ## Data, federation, injection, evaluation, serving: KEEP=1 leaves i
 
 demo-compare: venv  ## Is federation worth it? The demo's run against one on public data alone.
 	$(BIN)/fedkim data demo $(OUT)/data
-	$(BIN)/fedkim compare study demo --variants fedkim,public_only --references logistic_regression,heads \
+	$(BIN)/fedkim compare study demo --variants fedkim,public_only --references logistic_regression,heads,public \
 	    --tasks $(YES_NO) --out $(OUT)/compare --set data.root=$(OUT)/data --set evaluation.max_questions=null
 
 test: venv  ## The whole suite but for what needs a browser, Prometheus or vLLM; what starts Ray runs beside the rest.

@@ -22,6 +22,10 @@ COLOURS = (
     "#d9a5c7",
     "#a67c52",
     "#c2c24a",
+    "#e8907e",
+    "#2e5d34",
+    "#a9c6e8",
+    "#6b1f4e",
 )
 """Arms in order; further ones repeat them."""
 BAR_SHARE = 0.8
