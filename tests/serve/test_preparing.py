@@ -15,7 +15,7 @@ from serve.inputs import RawInput
 from serve.limits import Limits
 from serve.preparing import LocalPreparer
 
-TASK = task_table()["slake_vqa"]
+TASK, MORTALITY = task_table()["slake_vqa"], task_table()["mortality"]
 
 
 class Encoder:
@@ -36,12 +36,11 @@ def test_what_is_encoded_travels_without_its_arrays() -> None:
     raw = RawInput(series={"lab": {"lab_0": 1.5}, "vital": {"vital_0": 2.5}})
     preparer = LocalPreparer(spec, Limits(), Encoder())  # type: ignore[arg-type]
     (sent,), (plain,) = (
-        asyncio.run(preparer.prepare([raw], task_table()["mortality"], encoded))
-        for encoded in (True, False)
+        asyncio.run(preparer.prepare([raw], MORTALITY, encoded)) for encoded in (True, False)
     )
     assert sent.features is not None
     assert sent.features.bundle_version == "lab vital"
-    assert sent.example.carried == plain.example.carried == ("lab", "vital")
+    assert [p.example.carried_for(MORTALITY) for p in (sent, plain)] == [("lab", "vital")] * 2
     assert sum(array.size for array in sent.example.arrays.values()) == 0
     assert (plain.features, plain.spec) == (None, SPEC)
     assert plain.example.arrays["lab"][0, 0] == 1.5
