@@ -17,7 +17,7 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.errors import EnvironmentProblemError
-from fedkim_ray.ray_connection import join_or_start
+from fedkim_ray.ray_connection import join_or_start, joins_a_cluster
 from fedkim_ray.storage import Folder
 from serve.app import LOOPBACK_NAMES, ServeArgs, build_app
 from serve.auth import ApiKeys
@@ -155,13 +155,15 @@ def _start(args: ServeArgs, host: str, port: int, begun: contextlib.ExitStack) -
     Raises:
         EnvironmentProblemError: one of them does not start, or a Serve is there already.
     """
+    outlives_us = ray.is_initialized() or joins_a_cluster()  # our own Ray takes Serve with it
     if not ray.is_initialized():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         os.environ.setdefault(*PROXY_CALLBACK)
         join_or_start()
         begun.callback(ray.shutdown)
     _require_no_serve()
-    begun.callback(_end_serve)
+    if outlives_us:
+        begun.callback(_end_serve)
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     begun.callback(ray_serve.delete, APP_NAME)
     try:
