@@ -61,7 +61,7 @@ test-quantised: venv  ## A base packed to 4 or 8 bits, with bitsandbytes in a fo
 	PYTHONPATH=$(CURDIR):build/quantised $(PYTEST) tests/injection/test_quantised.py
 
 test-vllm: build/vllm/.installed  ## Real vLLM on CPU, in an environment of its own (3.3 GB).
-	build/vllm/bin/python -m pytest -m vllm
+	build/vllm/bin/python -m pytest tests/serve/vllm
 
 build/vllm/.installed: pyproject.toml constraints.txt requirements-vllm.txt cluster/vllm_env.sh
 	PYTHON=$(PYTHON) cluster/vllm_env.sh build/vllm
