@@ -154,3 +154,25 @@ def test_parts_of_a_batch_and_recomputed_activations_change_no_step(
         ended.append(dict(run(model, engine, samples, injection).params))
     for other in ended[1:]:
         torch.testing.assert_close(other, ended[0], rtol=0.0, atol=1e-5)
+
+
+# Adam's m after its first step is (1 - 0.9) times the gradient: clipped to 0.01, its norm is 0.001.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "dtype"), [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")]
+)
+def test_a_gradient_is_clipped_to_its_norm_and_keeps_its_direction(
+    stage: int, dtype: str, samples: dict[str, SampleSet], one_process: None
+) -> None:
+    def first_moment(clip: float) -> Tensor:
+        injection = tiny_injection(stage, gradient_clip=clip, steps_per_round=1, batch_size=4)
+        model = tiny_model(injection, dtype)
+        engine = build_engine(model, None, injection, dtype)
+        run(model, engine, samples, injection)
+        moments = read_state(engine, model, step=1, steps_in_round=1).moments
+        return torch.cat([m.flatten() for n, m in moments.items() if n.startswith("exp_avg/")])
+
+    free, clipped = first_moment(1e6), first_moment(0.01)
+    assert free.norm() > 0.001
+    assert clipped.norm().item() == pytest.approx(0.001, rel=1e-3)
+    torch.testing.assert_close(clipped, free * 0.001 / free.norm(), rtol=1e-3, atol=1e-8)
