@@ -10,6 +10,7 @@ import torch
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.injection.round_files import read_injection, read_log
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder, publish
@@ -47,6 +48,18 @@ def plan_rounds(folder: Path, data_url: str, num: int, *overrides: str) -> list[
         )
         plans.append(plan)
     return plans
+
+
+def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> None:
+    """Hold weights, moments and losses of every round against the expected ones, to the bit."""
+    for mine, theirs in zip(came, expected, strict=True):
+        folders = [Folder.at(plan.out_url) for plan in (mine, theirs)]
+        assert read_log(folders[0]) == read_log(folders[1])
+        one, other = (read_injection(folder)[0] for folder in folders)
+        for values, wanted in ((one.params, other.params), (one.moments, other.moments)):
+            assert values.keys() == wanted.keys()
+            assert all(torch.equal(values[name], wanted[name]) for name in values)
+        assert not Path(f"{mine.out_url}.unfinished").exists()
 
 
 ROUNDS = """

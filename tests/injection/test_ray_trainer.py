@@ -5,15 +5,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from fedkim_ray.injection.ray_trainer import _root_cause
 from fedkim_ray.injection.ray_workers import InjectionWorkers
-from fedkim_ray.injection.round_files import read_injection, read_log
+from fedkim_ray.injection.round_files import read_log
 from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.storage import Folder
-from tests.injection.plans import plan_rounds, train_in_a_process
+from tests.injection.plans import plan_rounds, require_same, train_in_a_process
 
 ROUNDS = 3
 
@@ -43,18 +42,6 @@ def expected(tiny_root: str, tmp_path_factory: pytest.TempPathFactory) -> list[I
     folder = tmp_path_factory.mktemp("expected")
     train_in_a_process(folder, tiny_root, ROUNDS)
     return plan_rounds(folder, tiny_root, ROUNDS)
-
-
-def require_same(came: list[InjectionPlan], expected: list[InjectionPlan]) -> None:
-    """Hold weights, moments and losses of every round against the expected ones, to the bit."""
-    for mine, theirs in zip(came, expected, strict=True):
-        folders = [Folder.at(plan.out_url) for plan in (mine, theirs)]
-        assert read_log(folders[0]) == read_log(folders[1])
-        one, other = (read_injection(folder)[0] for folder in folders)
-        for values, wanted in ((one.params, other.params), (one.moments, other.moments)):
-            assert values.keys() == wanted.keys()
-            assert all(torch.equal(values[name], wanted[name]) for name in values)
-        assert not Path(f"{mine.out_url}.unfinished").exists()
 
 
 def test_what_is_told_is_the_cause_and_no_connection_that_was_lost_by_it() -> None:

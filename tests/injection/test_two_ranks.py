@@ -1,12 +1,15 @@
-"""Two ranks whose tasks share no modality end as one process with the joint batch."""
+"""Two ranks end as one process with the joint batch, and when one is lost as if none had been."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessException
 
+from fedkim_ray.injection.worker import InjectionPlan
 from fedkim_ray.storage import Folder
-from tests.injection.two_ranks import ask_for_one_base, spawn
+from tests.injection.plans import plan_rounds, require_same
+from tests.injection.two_ranks import ask_for_one_base, spawn, spawn_workers
 
 
 @pytest.mark.slow
@@ -40,3 +43,22 @@ def test_a_rank_with_another_base_model_is_refused(tmp_path: Path) -> None:
     assert told[0] == ""
     assert "01" * 32 in told[1]
     assert "the first's is " + "00" * 32 in told[1]
+
+
+# Six steps, saved after the second and the fourth: killed after the third, they take it again.
+@pytest.mark.slow
+def test_a_rank_killed_within_a_round_changes_no_weight(tiny_root: str, tmp_path: Path) -> None:
+    def plan(name: str, stage: int) -> InjectionPlan:
+        settings = (f"injection.zero_stage={stage}", "injection.num_workers=2")
+        folder = tmp_path / f"{name}{stage}"
+        return plan_rounds(folder, tiny_root, 1, *settings, "base.dtype=bfloat16")[0]
+
+    whole, killed = ([plan(name, stage) for stage in (2, 3)] for name in ("whole", "killed"))
+    for lost in killed:
+        with pytest.raises(ProcessException):
+            spawn_workers([lost], port=29544, killed_after=3)
+        assert Folder.at(f"{lost.out_url}.unfinished").names() == ["00000002"]
+    spawn_workers(whole + killed, port=29545)
+    require_same(killed, whole)
+    for lost in killed:
+        assert Folder.at(f"{lost.out_url}.told").read_json("1.json") == [2, 3, 4, 5]

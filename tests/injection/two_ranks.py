@@ -1,6 +1,7 @@
-"""What the processes of ``test_two_ranks.py`` run: two steps under some ZeRO stages."""
+"""What the processes of ``test_two_ranks.py`` run: two steps under some ZeRO stages, or rounds."""
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedkim_ray.errors import BaseModelError
 from fedkim_ray.injection.round_training import require_one_base
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import build_engine, read_state, train_steps
+from fedkim_ray.injection.worker import InjectionPlan, InjectionWorker
 from fedkim_ray.storage import Folder
 from tests.injection.tiny import tiny_injection, tiny_model
 
@@ -82,6 +84,24 @@ def train(
     return dict(read_state(engine, model, NUM_STEPS).params), log, copied
 
 
+def inject(rank: int, plans: list[InjectionPlan], killed_after: int | None, port: int) -> None:
+    """Train rounds as one of two workers, of which the second may be killed after some step.
+
+    Which steps were taken is written beside each round.
+    """
+    join(rank, 2, port)
+    for plan in plans:
+        told: list[int] = []
+
+        def on_step(step: int, _loss: float, told: list[int] = told) -> None:
+            told.append(step)
+            if rank == 1 and len(told) == killed_after:
+                os.kill(os.getpid(), signal.SIGKILL)  # as a lost node would
+
+        InjectionWorker(plan.recipe, plan.tasks, rank).train(plan, on_step)
+        Folder.at(f"{plan.out_url}.told").write_json(f"{rank}.json", told)
+
+
 def copied_kib(ending: str) -> int:
     """Return how much of the files that are mapped into memory this process has to itself."""
     copied, mapped = 0, False
@@ -110,3 +130,8 @@ def spawn(num_workers: int, stages: tuple[int, ...], data_url: str, out: Path, p
     torch.multiprocessing.spawn(
         work, (num_workers, stages, data_url, str(out), port), nprocs=num_workers, join=True
     )
+
+
+def spawn_workers(plans: list[InjectionPlan], port: int, killed_after: int | None = None) -> None:
+    """Run ``inject`` in two processes of their own."""
+    torch.multiprocessing.spawn(inject, (plans, killed_after, port), nprocs=2, join=True)
