@@ -10,12 +10,14 @@ Five ways to the same outputs and gradients' shapes, beside the plain frozen lay
     xlora        PEFT's X-LoRA layer over one LoRA an expert, its weights given per token
 
 Backward begins with a dense gradient, as a following layer would give it, and gradients start from
-nothing, as after an optimizer's step. Memory is what autograd keeps between forward and backward,
-parameters left out: exact, and the same on every machine.
+nothing, as after an optimizer's step. Memory is exact, and the same on every machine: ``kept_mib``
+is what autograd keeps between forward and backward, parameters left out; ``peak_mib`` is the most
+that forward and backward have allocated at once, gradients included.
 """
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.xlora.layer import XLoraLinearLayer
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import Timing, interleave, options, report
 from fedkim_ray.injection.m3oe import ExpertGate, attach_gate
@@ -138,6 +141,15 @@ def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
     return sum(kept.values())
 
 
+def peak_bytes(step: Callable[[], object]) -> int:
+    """Bytes that a step has allocated at its highest moment, beyond those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        step()
+    events = told.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
+
+
 def measure(dim_in: int, dim_out: int, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     routed = torch.randn(BATCH, NUM_EXPERTS).softmax(-1).requires_grad_()  # float32, as a router's
@@ -158,39 +170,45 @@ def measure(dim_in: int, dim_out: int, dtype: torch.dtype, repeats: int) -> dict
         leaves = [h, alpha, routed, *model.to(dtype).parameters()]
 
         def step() -> None:
-            for leaf in leaves:
-                leaf.grad = None
             with gate.hold(routed) if name == "m3oe" else nullcontext():
                 model(h).backward(gradient)
+            for leaf in leaves:
+                leaf.grad = None
 
         return step
 
     steps = {name: step_of(name, model) for name, model in models.items()}
     timings = interleave(steps, repeats)
     kept = {name: kept_bytes(models[name], step) for name, step in steps.items()}
-    return {"cases": _rows(timings, kept), **_claims(timings, kept)}
+    peak = {name: peak_bytes(step) for name, step in steps.items()}
+    return {"cases": _rows(timings, kept, peak), **_claims(timings, kept, peak)}
 
 
-def _rows(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, Any]:
+def _rows(timings: dict[str, Timing], kept: dict[str, int], peak: dict[str, int]) -> dict[str, Any]:
     return {
         name: {
             **timing.as_json(),
             "ratio_to_plain": timing.ratio_to(timings["plain"]),
             "kept_mib": kept[name] / 2**20,
+            "peak_mib": peak[name] / 2**20,
         }
         for name, timing in timings.items()
     }
 
 
-def _claims(timings: dict[str, Timing], kept: dict[str, int]) -> dict[str, float]:
+def _claims(
+    timings: dict[str, Timing], kept: dict[str, int], peak: dict[str, int]
+) -> dict[str, float]:
     added = {n: t.median_added_s(timings["plain"]) for n, t in timings.items()}
     more = {n: k - kept["plain"] for n, k in kept.items()}
+    higher = {n: p - peak["plain"] for n, p in peak.items()}
     return {
         "m3oe_to_lora_time": timings["m3oe"].ratio_to(timings["lora"]),
         "loop_to_m3oe_added_time": added["loop"] / added["m3oe"],
         "einsum_to_m3oe_added_time": added["einsum"] / added["m3oe"],
         "xlora_to_m3oe_added_time": added["xlora"] / added["m3oe"],
         "einsum_to_m3oe_added_memory": more["einsum"] / more["m3oe"],
+        "einsum_to_m3oe_added_peak": higher["einsum"] / higher["m3oe"],
     }
 
 
