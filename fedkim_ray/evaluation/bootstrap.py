@@ -66,6 +66,15 @@ def draw_weights(subject_ids: Sequence[str], num_draws: int, seed: int = 0) -> I
         yield times_SU[:, subject_of_N].astype(float)
 
 
+def resampled(
+    metrics: Metrics, subject_ids: Sequence[str], num_draws: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return each metric, (1 + S,): on all subjects first, then in each draw."""
+    whole, draws = np.ones((1, len(subject_ids))), draw_weights(subject_ids, num_draws, seed)
+    parts = [metrics(whole), *(metrics(weights) for weights in draws)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def estimate(
     metrics: Metrics,
     subject_ids: Sequence[str],
@@ -82,17 +91,10 @@ def estimate(
         seed: Seed of the draws.
         why_undefined: For a metric that may be undefined on all answers, the reason to give.
     """
-    whole = metrics(np.ones((1, len(subject_ids))))
-    parts = [metrics(weights) for weights in draw_weights(subject_ids, num_draws, seed)]
     reasons, num_subjects = why_undefined or {}, len(set(subject_ids))
     return {
-        name: summary(
-            float(value[0]),
-            np.concatenate([p[name] for p in parts]),
-            num_subjects,
-            reasons.get(name, ""),
-        )
-        for name, value in whole.items()
+        name: summary(float(values[0]), values[1:], num_subjects, reasons.get(name, ""))
+        for name, values in resampled(metrics, subject_ids, num_draws, seed).items()
     }
 
 
