@@ -18,7 +18,6 @@ from pydantic import (
 
 from fedkim_ray.types import Frozen, LabelSelector, Modality, Task
 
-FORMAT_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 
