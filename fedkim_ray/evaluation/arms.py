@@ -62,12 +62,10 @@ class ArmResult(Frozen):
     @property
     def verdict(self) -> Literal["first", "this", "undecided"]:
         """Which arm the interval puts ahead: none where it holds 0, or subjects are few."""
-        d = self.difference
-        if self.num_subjects < MIN_SUBJECTS:
+        if self.difference is None or self.num_subjects < MIN_SUBJECTS:
             return "undecided"
-        if d is not None and d.low is not None and d.low > 0:
-            return "first"
-        return "this" if d is not None and d.high is not None and d.high < 0 else "undecided"
+        side = self.difference.side
+        return "first" if side > 0 else "this" if side < 0 else "undecided"
 
 
 def compare_arms(

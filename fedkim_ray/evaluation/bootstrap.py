@@ -42,6 +42,13 @@ class Estimate(Frozen):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def side(self) -> int:
+        """1 or -1 for a difference whose interval lies above or below 0, and 0 where it holds 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
     def signed(self) -> str:
         """Return a difference with its sign and interval; the reason where it has none."""
         if self.value is None or self.low is None or self.high is None:
