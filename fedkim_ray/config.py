@@ -226,6 +226,10 @@ class FederationConfig(Frozen):
     client_selector: dict[str, LabelSelector] = Field(default_factory=dict)
     """Ray node labels that pin a client to its own node: {client: {label: value}}."""
 
+    def pins(self, client: str) -> dict[str, float | str]:
+        """Return the resources and labels that say where a client runs; none where anywhere."""
+        return {**self.client_resources.get(client, {}), **self.client_selector.get(client, {})}
+
     @model_validator(mode="after")
     def _samples_one_way(self) -> "FederationConfig":
         if self.clients_per_round is not None and self.client_fraction is not None:
