@@ -18,7 +18,6 @@ from pydantic import (
 
 from fedkim_ray.types import Frozen, LabelSelector, Modality, Task
 
-FORMAT_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -226,6 +225,10 @@ class FederationConfig(Frozen):
     """Custom Ray resources that pin a client to its own node: {client: {resource: amount}}."""
     client_selector: dict[str, LabelSelector] = Field(default_factory=dict)
     """Ray node labels that pin a client to its own node: {client: {label: value}}."""
+
+    def pins(self, client: str) -> dict[str, float | str]:
+        """Return the resources and labels that say where a client runs; none where anywhere."""
+        return {**self.client_resources.get(client, {}), **self.client_selector.get(client, {})}
 
     @model_validator(mode="after")
     def _samples_one_way(self) -> "FederationConfig":

@@ -128,7 +128,7 @@ class RunFolder:
 
     def aggregated(self, round_index: int) -> Folder:
         """Where the clients' round is published."""
-        return self.folder / f"rounds/{round_index:04d}/aggregated"
+        return aggregated_in(self.folder, round_index)
 
     def injected(self, round_index: int) -> Folder:
         """Where the round's injection is published."""
@@ -171,6 +171,11 @@ class RunFolder:
         """Take the mark away: the run goes on."""
         if self.abort_requested():
             self.folder.fs.rm(self.folder.full(ABORT_FILE))
+
+
+def aggregated_in(run: Folder, round_index: int) -> Folder:
+    """Where a clients' round is published in a run's folder."""
+    return run / f"rounds/{round_index:04d}/aggregated"
 
 
 def _differences(a: Recipe, b: Recipe) -> list[str]:

@@ -33,12 +33,13 @@ from serve.auth import ApiKeys, KeyCheck
 from serve.chat_answers import chunks, complete
 from serve.choosing import task_label
 from serve.deadline import deadline, until
-from serve.door import BROKEN, TASK, VERSION, Door
+from serve.door import Door
 from serve.errors import NotReadyError, ServingError
 from serve.gateway import Gateway
 from serve.http_errors import count, error_body, handle_errors
 from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
+from serve.notes import notes
 from serve.openapi import FACT_ERRORS, QUESTION_ERRORS, describe_api
 from serve.quota import Quota, QuotaCheck, charge
 from serve.samples import Sample, SampleList, Samples
@@ -124,31 +125,32 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
     @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answer a chat; with `stream`, as server-sent events of chunks, then `[DONE]`."""
-        ends_at = time.monotonic() + gateway.limits.request_s
+        told, ends_at = notes(request.scope), time.monotonic() + gateway.limits.request_s
         async with deadline(ends_at):
             asked = await gateway.understand_chat(body)
-            request.scope[TASK] = task_label(asked.request.task)
+            told.task = task_label(asked.request.task)
             if not body.stream:
                 whole = await complete(gateway, asked)
-                request.scope[VERSION] = whole.fedkim.bundle_version
+                told.bundle_version = whole.fedkim.bundle_version
                 return whole
         options = body.stream_options
         with_usage = bool(options and options.include_usage)
         answer = until(ends_at, chunks(gateway, asked, with_usage))
         first = await anext(answer)
-        request.scope[VERSION] = first.bundle_version
+        told.bundle_version = first.bundle_version
         return StreamingResponse(_events(request, first, answer), media_type="text/event-stream")
 
     @router.post("/tasks/{task}/predict")
     async def predict(task: str, body: PredictRequest, request: Request) -> Predictions:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
+        told = notes(request.scope)
         async with deadline(time.monotonic() + gateway.limits.request_s):
             if quota is not None and len(body.inputs) > 1:
                 await charge(quota, request.scope, len(body.inputs))
             asked = await gateway.understand_inputs(task, body)
-            request.scope[TASK] = task
+            told.task = task
             answers = await gateway.predict(asked)
-        request.scope[VERSION] = answers.bundle_version
+        told.bundle_version = answers.bundle_version
         return answers
 
     return router
@@ -251,7 +253,7 @@ async def _events(
                 yield _event(chunk)
         except ServingError as error:
             count(error)
-            request.scope[BROKEN] = error.status
+            notes(request.scope).broken = error.status
             yield f"data: {json.dumps(error_body(error))}\n\n"
             return
         yield "data: [DONE]\n\n"

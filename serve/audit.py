@@ -18,8 +18,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.auth import KEY_NAME
-from serve.door import BROKEN, TASK, VERSION
+from serve.notes import notes
 from serve.paths import is_question
 
 HASH_KEY = "hash.key"
@@ -42,14 +41,15 @@ class AuditLog:
         self.file = home / name
 
     def write(self, scope: Scope, status: int, digest: str | None) -> None:
-        """Add the line of one question."""
+        """Add the line of one question; ``status`` is what was sent, 0 for nothing."""
+        told = notes(scope)
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "key": scope.get(KEY_NAME),
+            "key": told.key,
             "path": scope["path"],
-            "task": scope.get(TASK),
-            "bundle_version": scope.get(VERSION),
-            "status": status,
+            "task": told.task,
+            "bundle_version": told.bundle_version,
+            "status": told.status(status),
             "input_hmac_sha256": digest,
         }
         with os.fdopen(_private(self.file, os.O_APPEND), "a") as file:
@@ -93,9 +93,7 @@ class Audit:
             status = 500  # the door outside of this answers so, where it still can
             raise
         finally:
-            # 499 where nobody waited for the answer.
-            told = scope.get(BROKEN) or status or 499
-            self.audit.write(scope, told, digest.hexdigest() if whole else None)
+            self.audit.write(scope, status, digest.hexdigest() if whole else None)
 
 
 def _hash_key(path: Path) -> bytes:

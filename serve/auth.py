@@ -18,12 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedkim_ray.errors import EnvironmentProblemError
 from serve.errors import ForbiddenError, ServingError, UnauthorizedError
 from serve.http_errors import error_response
+from serve.notes import notes
 from serve.paths import is_open, route_path
 
 SCOPES = ("predict", "metrics", "admin")
 """``predict`` asks and lists what is served, ``metrics`` reads metrics, ``admin`` may do both."""
-KEY_NAME = "fedkim.key"
-"""Where the name of the request's key stands in the ASGI scope."""
 HASH_DIGITS = 64
 
 
@@ -104,7 +103,7 @@ class KeyCheck:
         if wanted is not None:
             try:
                 header = Headers(scope=scope).get("authorization")
-                scope[KEY_NAME] = self.keys.require(header, wanted)
+                notes(scope).key = self.keys.require(header, wanted)
             except ServingError as error:
                 await error_response(error)(scope, receive, send)
                 return

@@ -10,15 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedkim_ray import telemetry
 from fedkim_ray.metric_names import REQUEST_SECONDS, REQUESTS
+from serve.notes import notes
 from serve.paths import is_question, route_path
 
 log = logging.getLogger(__name__)
-TASK = "fedkim.task"
-"""Where a route leaves the task's name for the metrics, in the ASGI scope."""
-VERSION = "fedkim.bundle_version"
-"""Where a route leaves the version of the bundle that answered."""
-BROKEN = "fedkim.broken"
-"""Where a stream that breaks off leaves its error's status; the one that was sent said 200."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -65,10 +60,9 @@ class Door:
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
-    task = scope.get(TASK, "none")
-    version = scope.get(VERSION, "none")
-    status = scope.get(BROKEN) or status or 499  # nobody waited for it
-    telemetry.inc(REQUESTS, task=task, status=status, bundle_version=version)
+    told = notes(scope)
+    task, version = told.task or "none", told.bundle_version or "none"
+    telemetry.inc(REQUESTS, task=task, status=told.status(status), bundle_version=version)
     telemetry.observe(REQUEST_SECONDS, seconds, task=task)
 
 

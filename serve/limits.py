@@ -68,6 +68,16 @@ def is_form(scope: Scope) -> bool:
     return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
 
 
+def read_again(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read, and then whatever else comes."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
 class BodyLimit:
     """ASGI middleware: reads a question's body before anything else sees the request.
 
@@ -92,13 +102,8 @@ class BodyLimit:
         except ServingError as error:
             await error_response(error)(scope, receive, send)
             return
-        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
-
         try:
-            await self.app(scope, replay, send)
+            await self.app(scope, read_again(body, receive), send)
         finally:
             self.held_bytes -= len(body)
 

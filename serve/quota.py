@@ -14,9 +14,9 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.auth import KEY_NAME
 from serve.errors import FieldError, RateLimitedError, ServingError
 from serve.http_errors import error_response
+from serve.notes import notes
 from serve.paths import is_question
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ async def charge(quota: Quota, scope: Scope, num: int) -> None:
         FieldError: it may never ask so many at once.
     """
     try:
-        wait_s = await quota.take(scope.get(KEY_NAME, ANYBODY), num)
+        wait_s = await quota.take(notes(scope).key or ANYBODY, num)
     except Exception as error:
         log.warning("The rate limit's counter does not answer: %s.", type(error).__name__)
         return

@@ -61,17 +61,12 @@ class Samples:
         """
         root = Folder.at(url)
         card = read_card(root)
-        found = {}
+        found: dict[str, Sample] = {}
         for task in tasks.values():
             if card.num_examples(f"test/{task.id}/"):
                 require_listed(root, card, f"test/{task.id}")
-                folder = root / "test" / task.id
-                few = _few(_labels(folder, spec))
-                rows = load_samples(folder, spec, rows=sorted(few))
-                for number, row in enumerate(few):
-                    place = sorted(few).index(row)
-                    sample = _sample(f"{task.id}-{number}", rows, place, card.kind_of(task.id))
-                    found[sample.id] = sample
+                folder, kind = root / "test" / task.id, card.kind_of(task.id)
+                found |= {s.id: s for s in _of_task(task.id, folder, spec, kind)}
         return cls(found)
 
     def list(self) -> SampleList:
@@ -93,6 +88,14 @@ class Samples:
                 "Use an id that /v1/samples gives.",
             )
         return self.by_id[sample_id]
+
+
+def _of_task(task: TaskId, folder: Folder, spec: DataSpec, data_kind: str) -> Iterator[Sample]:
+    few = _few(_labels(folder, spec))
+    in_order = sorted(few)
+    rows = load_samples(folder, spec, rows=in_order)
+    for number, row in enumerate(few):
+        yield _sample(f"{task}-{number}", rows, in_order.index(row), data_kind)
 
 
 def _few(labels: Iterable[int | None]) -> list[int]:

@@ -109,9 +109,7 @@ class TransformersEngine:
             NotReadyError: it has.
         """
         if self._room.closed or not self._thread.is_alive():
-            raise NotReadyError(
-                "The engine's loop has ended.", "It answers while it runs.", "Ask again later."
-            )
+            raise _ended()
 
     def close(self) -> None:
         """End the loop; questions that still wait get an error."""
@@ -127,9 +125,7 @@ class TransformersEngine:
         except Exception as error:
             broken(error)
         finally:
-            ended = NotReadyError(
-                "The engine's loop has ended.", "It answers while it runs.", "Ask again later."
-            )
+            ended = _ended()
             self._room.refuse_all(ended)
             self._running.fail(ended)
 
@@ -228,6 +224,12 @@ class TransformersEngine:
             self._running.step()
         except Exception as error:
             self._running.fail(broken(error))
+
+
+def _ended() -> NotReadyError:
+    return NotReadyError(
+        "The engine's loop has ended.", "It answers while it runs.", "Ask again later."
+    )
 
 
 def _observe_waits(jobs: Sequence[ScoreJob | StreamJob]) -> None:

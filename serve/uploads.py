@@ -10,12 +10,12 @@ from typing import Any
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import FieldError, ServingError
 from serve.http_errors import error_response
 from serve.images import is_dicom
-from serve.limits import is_form
+from serve.limits import is_form, read_again
 
 MAX_FIELDS = 16
 MAX_FILES = 4
@@ -70,16 +70,10 @@ class Uploads:
         except ServingError as error:
             await error_response(error)(scope, receive, send)
             return
-        replayed: Message = {"type": "http.request", "body": body, "more_body": False}
-        waiting = [replayed]
-
-        async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
-
         replaced = (b"content-type", b"content-length")
         kept = [(name, value) for name, value in scope["headers"] if name not in replaced]
         scope["headers"] = [*kept, (b"content-type", b"application/json")]
-        await self.app(scope, replay, send)
+        await self.app(scope, read_again(body, receive), send)
 
 
 async def _read(request: Request) -> dict[str, Any]:

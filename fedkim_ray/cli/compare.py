@@ -10,7 +10,9 @@ from typer.core import TyperGroup
 from fedkim_ray.cli.options import AsJson, Overrides
 
 if TYPE_CHECKING:
+    from fedkim_ray.storage import Folder
     from fedkim_ray.study.plan import PlannedRun
+    from fedkim_ray.study.results import StudyReport
 
 PAIR = "pair"
 
@@ -87,14 +89,10 @@ def study(
     Example: fedkim compare study demo --variants fedkim,public_only --out runs/compare
     """
     from fedkim_ray.config import VARIANTS
-    from fedkim_ray.pipeline import plan_run
     from fedkim_ray.recipe_files import load_recipe
     from fedkim_ray.storage import Folder
-    from fedkim_ray.study.page import write_pages
     from fedkim_ray.study.plan import plan_study
-    from fedkim_ray.study.references import known_references, reference_answers
-    from fedkim_ray.study.results import study_report, write_study
-    from fedkim_ray.study.tables import print_study
+    from fedkim_ray.study.references import known_references
 
     console, sets = Console(stderr=True), overrides or []
     names = variants.split(",") if variants else [*VARIANTS]
@@ -102,20 +100,8 @@ def study(
     asked, beside = tasks.split(",") if tasks else None, known_references(references)
     runs, folder = plan_study(url, recipe, names, range(seeds), sets, asked), Folder.at(url)
     _run_all(runs, console)
-    answers = reference_answers(
-        folder,
-        runs,
-        beside,
-        lambda name, seed: console.print(f"Reference {name}, seed {seed}"),
-    )
-    report = study_report(runs, answers, plan_run(runs[0].recipe).tasks, sets)
-    write_study(report, folder)
-    page = write_pages(report, folder)
-    if as_json:
-        typer.echo(report.model_dump_json())
-    else:
-        print_study(report, Console())
-        typer.echo(page)
+    report = _compared(folder, runs, beside, sets, console)
+    _write_and_tell(report, folder, as_json)
 
 
 def _run_all(runs: "list[PlannedRun]", console: Console) -> None:
@@ -134,3 +120,37 @@ def _run_all(runs: "list[PlannedRun]", console: Console) -> None:
         watch=lambda: RunProgress(console),
         score=lambda run, tasks: evaluate_run(run, console, tasks),
     )
+
+
+def _compared(
+    folder: "Folder",
+    runs: "list[PlannedRun]",
+    references: list[str],
+    overrides: list[str],
+    console: Console,
+) -> "StudyReport":
+    """Hold the finished runs and the references against the first variant."""
+    from fedkim_ray.pipeline import plan_run
+    from fedkim_ray.study.references import reference_answers
+    from fedkim_ray.study.results import study_report
+
+    def tell(name: str, seed: int) -> None:
+        console.print(f"Reference {name}, seed {seed}")
+
+    answers = reference_answers(folder, runs, references, tell)
+    return study_report(runs, answers, plan_run(runs[0].recipe).tasks, overrides)
+
+
+def _write_and_tell(report: "StudyReport", folder: "Folder", as_json: bool) -> None:
+    """Write the study's files; print its tables and page's URL, or its JSON."""
+    from fedkim_ray.study.page import write_pages
+    from fedkim_ray.study.results import write_study
+    from fedkim_ray.study.tables import print_study
+
+    write_study(report, folder)
+    page = write_pages(report, folder)
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        print_study(report, Console())
+        typer.echo(page)

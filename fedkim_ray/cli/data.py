@@ -12,6 +12,9 @@ from fedkim_ray.cli.data_import import import_
 from fedkim_ray.cli.options import AsJson, require_place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedkim_ray.data.description.survey import PlaceFacts
     from fedkim_ray.data.root import DatasetCard
     from fedkim_ray.storage import Folder
 
@@ -137,18 +140,22 @@ def describe(
         typer.echo(json.dumps({**json.loads(card.model_dump_json()), **told}))
         return
     console = Console()
-    columns = ("place", "task", "examples", "subjects", "yes", "data")
-    table = Table(*columns, title=f"{card.name} at {url}")
-    for place in places:
-        yes = "-" if place.num_yes is None else f"{place.num_yes / max(place.num_examples, 1):.0%}"
-        counts = (str(place.num_examples), str(place.num_subjects), yes)
-        table.add_row(place.name, place.task, *counts, card.kind_of(place.task))
-    console.print(table)
+    console.print(_place_table(card, places, f"{card.name} at {url}"))
     for source in card.sources:
         console.print(f"{source.name}: {source.kind}, {source.licence}", highlight=False)
     if away:
         console.print(f"[yellow]Not here, and not counted: {len(away)} files: {away[0]}, ...[/]")
     console.print(f"Page: {written}", highlight=False)
+
+
+def _place_table(card: "DatasetCard", places: "Sequence[PlaceFacts]", title: str) -> Table:
+    columns = ("place", "task", "examples", "subjects", "yes", "data")
+    table = Table(*columns, title=title)
+    for place in places:
+        yes = "-" if place.num_yes is None else f"{place.num_yes / max(place.num_examples, 1):.0%}"
+        counts = (str(place.num_examples), str(place.num_subjects), yes)
+        table.add_row(place.name, place.task, *counts, card.kind_of(place.task))
+    return table
 
 
 def _write_page(root: "Folder", html: str, page: Path | None) -> str:

@@ -101,10 +101,7 @@ def _where(recipe: Recipe, client: str) -> str:
         return "this process"
     if federation.execution == "pooled":
         return f"any of {federation.num_slots} slots"
-    pins = {
-        **federation.client_resources.get(client, {}),
-        **federation.client_selector.get(client, {}),
-    }
+    pins = federation.pins(client)
     return ", ".join(f"{name}={value}" for name, value in pins.items()) or "any node"
 
 

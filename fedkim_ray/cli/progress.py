@@ -124,9 +124,9 @@ class RunProgress:
         self.console.print(f"[yellow]{event['client']} failed:[/] {escape(event['message'])}")
 
     def _on_aggregated(self, event: Mapping[str, Any]) -> None:
-        losses = ", ".join(f"{t} {v:.3f}" for t, v in event["valid_auroc"].items())
-        if losses:
-            self.console.print(f"Round {event['round'] + 1}: clients' AUROC {losses}")
+        aurocs = ", ".join(f"{t} {v:.3f}" for t, v in event["valid_auroc"].items())
+        if aurocs:
+            self.console.print(f"Round {event['round'] + 1}: clients' AUROC {aurocs}")
 
     def _on_injection_started(self, event: Mapping[str, Any]) -> None:
         self._show(f"round {event['round'] + 1}: injection", event["steps"], "loading the model")

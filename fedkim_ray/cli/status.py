@@ -41,14 +41,18 @@ def status(out: RunUrl, as_json: AsJson = False) -> None:
     console.print(table)
     _show_rounds(console, facts)
     if now := facts["current_round"]:
-        failed = ", ".join(f"{client} ({cause})" for client, cause in now["failed"].items())
-        console.print(
-            f"Round {now['round'] + 1}: {len(now['finished'])} finished, failed: "
-            f"{failed or 'none'}, waited for: {', '.join(now['waiting']) or 'none'}.",
-            markup=False,
-        )
+        console.print(_current(now), markup=False)
     for client, said in facts["last_failure"].items():
         console.print(f"{client}, {said}", style="yellow", markup=False, highlight=False)
+
+
+def _current(now: dict[str, Any]) -> str:
+    """Say who has answered in the round under way, who failed and who is waited for."""
+    failed = ", ".join(f"{client} ({cause})" for client, cause in now["failed"].items())
+    return (
+        f"Round {now['round'] + 1}: {len(now['finished'])} finished, failed: "
+        f"{failed or 'none'}, waited for: {', '.join(now['waiting']) or 'none'}."
+    )
 
 
 def _show_rounds(console: Console, facts: dict[str, Any]) -> None:

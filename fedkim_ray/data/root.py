@@ -23,7 +23,6 @@ from fedkim_ray.types import ClientId, Frozen, TaskId
 CARD = "dataset.json"
 JOINED = "joined.json"
 PLACES = ("clients", "public", "test")
-FORMAT_VERSION = 1
 
 
 class Source(Frozen):

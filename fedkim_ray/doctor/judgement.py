@@ -7,7 +7,6 @@ from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
 from fedkim_ray.federation.resources import missing_labels
-from fedkim_ray.types import ClientId
 
 MIN_DISK_BYTES = 5 * 2**30
 """Ray spills objects and writes logs; below this a long run is at risk."""
@@ -125,15 +124,14 @@ def judge_auth(token: bool, num_nodes: int) -> Finding:
 def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Finding]:
     """Judge one client's place, data and line."""
     who = f"{facts.client} at {facts.node or '?'}"
+    pins = recipe.federation.pins(facts.client)
     if not facts.node:
-        wanted = _pins(recipe, facts.client)
         remedy = (
             "Start its node with these --resources or --labels, correct federation's "
             "client_resources or client_selector, or wait for a run that holds them."
         )
-        return [_finding("placement", who, "fail", f"no node takes it ({wanted})", remedy)]
+        return [_finding("placement", who, "fail", f"no node takes it ({pins})", remedy)]
     others = ", ".join(facts.readable_others)
-    pinned = bool(_pins(recipe, facts.client))
     return [
         _finding(
             "storage",
@@ -150,7 +148,7 @@ def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Findi
             "warn" if others else "ok",
             f"the data of {others} can be read there too" if others else "no other client's data",
             "Let each node's own user alone read its client's folder."
-            if pinned
+            if pins
             else "Pin clients to nodes of their own with federation.client_resources.",
         ),
         _deadline(facts, who, recipe.federation.client_timeout_s, needs.global_model),
@@ -210,13 +208,6 @@ def judge_needs(
             f"ways, {size(needs.run_disk)} the run folder",
         ),
     ]
-
-
-def _pins(recipe: Recipe, client: ClientId) -> dict[str, float | str]:
-    """Return the resources and labels that say where a client runs."""
-    federation = recipe.federation
-    labels = federation.client_selector.get(client, {})
-    return {**federation.client_resources.get(client, {}), **labels}
 
 
 def _deadline(facts: ClientFacts, who: str, timeout_s: float, model_bytes: int) -> Finding:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.metrics import NUM_BINS
+from fedkim_ray.evaluation.metrics import NUM_BINS, bins_of
 from fedkim_ray.evaluation.results import STANDINGS, EvaluationReport, TaskResult
 
 
@@ -45,7 +45,7 @@ def calibration(
     probability_N: np.ndarray, label_N: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean P(yes), share of yes and share of all answers of each bin that is not empty."""
-    bin_N = np.minimum((probability_N * NUM_BINS).astype(int), NUM_BINS - 1)
+    bin_N = bins_of(probability_N)
     count_B = np.bincount(bin_N, minlength=NUM_BINS)
     some_B = count_B > 0
     p_B = np.bincount(bin_N, probability_N, NUM_BINS)[some_B] / count_B[some_B]

@@ -27,7 +27,7 @@ from scipy import stats
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.bootstrap import LEVEL_PERCENT, Estimate, draw_weights, summary
+from fedkim_ray.evaluation.bootstrap import LEVEL_PERCENT, Estimate, resampled, summary
 from fedkim_ray.evaluation.judge import metric_function
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND, NO_PROBABILITY, WHY_UNDEFINED
 from fedkim_ray.evaluation.results import Standing, standing_of
@@ -62,12 +62,10 @@ class ArmResult(Frozen):
     @property
     def verdict(self) -> Literal["first", "this", "undecided"]:
         """Which arm the interval puts ahead: none where it holds 0, or subjects are few."""
-        d = self.difference
-        if self.num_subjects < MIN_SUBJECTS:
+        if self.difference is None or self.num_subjects < MIN_SUBJECTS:
             return "undecided"
-        if d is not None and d.low is not None and d.low > 0:
-            return "first"
-        return "this" if d is not None and d.high is not None and d.high < 0 else "undecided"
+        side = self.difference.side
+        return "first" if side > 0 else "this" if side < 0 else "undecided"
 
 
 def compare_arms(
@@ -157,12 +155,7 @@ def _values(
     task: Task, rows: Sequence[pa.Table], subjects: Sequence[str], num_draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Return each metric of each seed, (K, 1 + S): on all subjects first, then in each draw."""
-    weights = [np.ones((1, len(subjects))), *draw_weights(subjects, num_draws, seed)]
-    of_seeds = []
-    for table in rows:
-        function = metric_function(table, task)
-        parts = [function(some) for some in weights]
-        of_seeds.append({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+    of_seeds = [resampled(metric_function(r, task), subjects, num_draws, seed) for r in rows]
     names = set.intersection(*(set(values) for values in of_seeds))
     return {name: np.stack([values[name] for values in of_seeds]) for name in names}
 

@@ -42,6 +42,13 @@ class Estimate(Frozen):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def side(self) -> int:
+        """1 or -1 for a difference whose interval lies above or below 0, and 0 where it holds 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
     def signed(self) -> str:
         """Return a difference with its sign and interval; the reason where it has none."""
         if self.value is None or self.low is None or self.high is None:
@@ -66,6 +73,15 @@ def draw_weights(subject_ids: Sequence[str], num_draws: int, seed: int = 0) -> I
         yield times_SU[:, subject_of_N].astype(float)
 
 
+def resampled(
+    metrics: Metrics, subject_ids: Sequence[str], num_draws: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return each metric, (1 + S,): on all subjects first, then in each draw."""
+    whole, draws = np.ones((1, len(subject_ids))), draw_weights(subject_ids, num_draws, seed)
+    parts = [metrics(whole), *(metrics(weights) for weights in draws)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def estimate(
     metrics: Metrics,
     subject_ids: Sequence[str],
@@ -82,17 +98,10 @@ def estimate(
         seed: Seed of the draws.
         why_undefined: For a metric that may be undefined on all answers, the reason to give.
     """
-    whole = metrics(np.ones((1, len(subject_ids))))
-    parts = [metrics(weights) for weights in draw_weights(subject_ids, num_draws, seed)]
     reasons, num_subjects = why_undefined or {}, len(set(subject_ids))
     return {
-        name: summary(
-            float(value[0]),
-            np.concatenate([p[name] for p in parts]),
-            num_subjects,
-            reasons.get(name, ""),
-        )
-        for name, value in whole.items()
+        name: summary(float(values[0]), values[1:], num_subjects, reasons.get(name, ""))
+        for name, values in resampled(metrics, subject_ids, num_draws, seed).items()
     }
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.bootstrap import Estimate, estimate
-from fedkim_ray.evaluation.metrics import NO_PROBABILITY, auroc, paired_difference
+from fedkim_ray.evaluation.metrics import HEADLINE, NO_PROBABILITY, auroc, paired_difference
 from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS, few_subjects
 from fedkim_ray.evaluation.text_scores import TextScores
 from fedkim_ray.types import Frozen, TaskId
@@ -41,12 +41,10 @@ class TaskDifference(Frozen):
     @property
     def verdict(self) -> Literal["a", "b", "undecided"]:
         """Which model the interval puts ahead: none where it holds 0, or subjects are few."""
-        low, high = self.difference.low, self.difference.high
         if self.num_subjects < MIN_SUBJECTS:
             return "undecided"
-        if low is not None and low > 0:
-            return "a"
-        return "b" if high is not None and high < 0 else "undecided"
+        side = self.difference.side
+        return "a" if side > 0 else "b" if side < 0 else "undecided"
 
 
 def compare(
@@ -109,13 +107,13 @@ def _compare_task(
     task: TaskId, a: pa.Table, b: pa.Table, num_draws: int, seed: int
 ) -> TaskDifference:
     rows_a, rows_b = _matched(task, a, b)
-    yes_no = rows_a["kind"][0].as_py() == "yes_no"
-    pair = _auroc_pair if yes_no else _token_f1_pair
+    metric = HEADLINE[rows_a["kind"][0].as_py()]
+    pair = _auroc_pair if metric == "auroc" else _token_f1_pair
     value_a, value_b, difference = pair(rows_a, rows_b, num_draws, seed)
     return TaskDifference(
         task=task,
         role=rows_a["role"][0].as_py(),
-        metric="auroc" if yes_no else "token_f1",
+        metric=metric,
         value_a=value_a,
         value_b=value_b,
         difference=difference,

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from fedkim_ray.bundle.layout import BundleFacts
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, load_samples, require_task
@@ -53,55 +53,101 @@ def evaluate_bundle(
         RecipeError: a task is not in the bundle, or it has no experts to remove.
     """
     begun = time.monotonic()
-    facts = bundle.facts
     if remove_experts:
         num_routed_experts(bundle.model)  # refuses a bundle without, before it is asked
-    test = load_questions(root, facts.spec, bundle.model.tasks, tasks, config.max_questions)
-    log = AnswerLog(keep_in, _asked_facts(facts, test, config, read)) if keep_in else None
+    spec, known = bundle.facts.spec, bundle.model.tasks
+    test = load_questions(root, spec, known, tasks, config.max_questions)
+    this = _Evaluation(bundle, root, test, config, read)
+    log = AnswerLog(keep_in, this.facts()) if keep_in else None
     asked = time.monotonic()
-    answers = score_samples(
-        bundle.model,
-        test.samples,
-        batch_size=config.batch_size,
-        max_new_tokens=config.max_new_tokens,
-        read=read,
-        on_progress=on_progress,
-        log=log,
-        ask=ask,
-    )
-    scoring_seconds = time.monotonic() - asked
-    removals: tuple[ExpertRemoval, ...] = ()
-    if remove_experts:
-        removals = removal_effects(bundle.model, test.samples, answers, config, on_progress)
-    return EvaluationReport(
-        name=facts.name,
-        version=facts.version,
-        variant=facts.variant,
-        base=facts.base.name,
-        data_name=test.card.name,
-        data_root=root.url,
-        read=read,
-        subset_note=test.note,
-        bootstrap_samples=config.bootstrap_samples,
-        tasks=_judged(bundle, test, answers, config),
-        removals=removals,
-        scoring_seconds=scoring_seconds,
-        seconds=time.monotonic() - begun,
-        answers=answers,
-    )
+    answers = this.ask(on_progress, log, ask)
+    answered = time.monotonic()
+    removals = this.removals(answers, on_progress) if remove_experts else ()
+    return this.report(answers, removals, scoring_seconds=answered - asked, begun=begun)
 
 
-def _judged(
-    bundle: LoadedBundle, test: QuestionSet, answers: pa.Table, config: EvaluationConfig
-) -> tuple[TaskResult, ...]:
-    return judge(
-        answers,
-        test,
-        config.bootstrap_samples,
-        routing=routing_of(bundle.model, list(test.tasks.values()), bundle.facts.training),
-        notes=_untrained_notes(bundle.facts, test.tasks),
-        trained=bundle.facts.training,
-    )
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """A bundle, the questions that it is asked, and how."""
+
+    bundle: LoadedBundle
+    root: Folder
+    test: QuestionSet
+    config: EvaluationConfig
+    read: Read
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that the answers depend on: model, questions, and how they are read."""
+        return {
+            "bundle": self.bundle.facts.version,
+            "test_data": self.test.card.fingerprint("test/"),
+            "questions": {task: len(rows) for task, rows in self.test.samples.items()},
+            "max_questions": self.config.max_questions,
+            "max_new_tokens": self.config.max_new_tokens,
+            "read": self.read,
+        }
+
+    def ask(
+        self, on_progress: OnProgress | None, log: AnswerLog | None, ask: AskBatches | None
+    ) -> pa.Table:
+        """Return the bundle's answer to every question."""
+        return score_samples(
+            self.bundle.model,
+            self.test.samples,
+            batch_size=self.config.batch_size,
+            max_new_tokens=self.config.max_new_tokens,
+            read=self.read,
+            on_progress=on_progress,
+            log=log,
+            ask=ask,
+        )
+
+    def removals(
+        self, answers: pa.Table, on_progress: OnProgress | None
+    ) -> tuple[ExpertRemoval, ...]:
+        """Return what each expert's absence changes."""
+        return removal_effects(
+            self.bundle.model, self.test.samples, answers, self.config, on_progress
+        )
+
+    def results(self, answers: pa.Table) -> tuple[TaskResult, ...]:
+        """Return each task's metrics, with its experts and what a reader must know of it."""
+        tasks, trained = self.test.tasks, self.bundle.facts.training
+        left_out = [t for t, task in tasks.items() if task.role == "train" and t not in trained]
+        return judge(
+            answers,
+            self.test,
+            self.config.bootstrap_samples,
+            routing=routing_of(self.bundle.model, list(tasks.values()), trained),
+            notes=dict.fromkeys(left_out, "not trained in this run"),
+            trained=trained,
+        )
+
+    def report(
+        self,
+        answers: pa.Table,
+        removals: tuple[ExpertRemoval, ...],
+        scoring_seconds: float,
+        begun: float,
+    ) -> EvaluationReport:
+        """Judge the answers; ``begun`` is when reading began, on the monotonic clock."""
+        facts = self.bundle.facts
+        return EvaluationReport(
+            name=facts.name,
+            version=facts.version,
+            variant=facts.variant,
+            base=facts.base.name,
+            data_name=self.test.card.name,
+            data_root=self.root.url,
+            read=self.read,
+            subset_note=self.test.note,
+            bootstrap_samples=self.config.bootstrap_samples,
+            tasks=self.results(answers),
+            removals=removals,
+            scoring_seconds=scoring_seconds,
+            seconds=time.monotonic() - begun,
+            answers=answers,
+        )
 
 
 def load_questions(
@@ -159,23 +205,3 @@ def labels_of(samples: SampleSet) -> list[int | None]:
     if "label" not in samples.table.column_names:
         return [None] * len(samples)
     return list(samples.table["label"].to_pylist())
-
-
-def _asked_facts(
-    facts: BundleFacts, test: QuestionSet, config: EvaluationConfig, read: Read
-) -> dict[str, Any]:
-    """Return all that the answers depend on: model, questions, and how they are read."""
-    return {
-        "bundle": facts.version,
-        "test_data": test.card.fingerprint("test/"),
-        "questions": {task: len(rows) for task, rows in test.samples.items()},
-        "max_questions": config.max_questions,
-        "max_new_tokens": config.max_new_tokens,
-        "read": read,
-    }
-
-
-def _untrained_notes(facts: BundleFacts, tasks: Mapping[TaskId, Task]) -> dict[TaskId, str]:
-    """Say of a task with the role ``train`` that this bundle's run left it out."""
-    left_out = [t for t, task in tasks.items() if task.role == "train" and t not in facts.training]
-    return dict.fromkeys(left_out, "not trained in this run")

@@ -98,10 +98,15 @@ def expected_calibration_error(
     weights_SN: np.ndarray, label_N: np.ndarray, probability_N: np.ndarray
 ) -> np.ndarray:
     """Return the expected calibration error of P(yes), (S,), in [0, 1]."""
-    bin_N = np.minimum((probability_N * NUM_BINS).astype(int), NUM_BINS - 1)
     gap_NB = np.zeros((len(label_N), NUM_BINS))
-    gap_NB[np.arange(len(label_N)), bin_N] = label_N - probability_N
+    gap_NB[np.arange(len(label_N)), bins_of(probability_N)] = label_N - probability_N
     return _ratio(np.abs(weights_SN @ gap_NB).sum(1), weights_SN.sum(1))
+
+
+def bins_of(probability_N: np.ndarray) -> np.ndarray:
+    """Return the calibration bin of each P(yes), (N,) int; the last one holds 1, too."""
+    bin_N: np.ndarray = np.minimum((probability_N * NUM_BINS).astype(int), NUM_BINS - 1)
+    return bin_N
 
 
 def readable(label: Sequence[int] | np.ndarray, said: Sequence[int | None]) -> np.ndarray:

@@ -2,31 +2,28 @@
 
 Plain asyncio: one process holds it, and any transport may stand before it. Clients ask and hand
 in, the server begins rounds and takes replies; neither ever calls the other. Who asks is a
-*member*: a resident client, which answers its own plans, or a slot, which takes whichever client's
-plan is next.
+*member* (``members.py``): a client, or a slot that works for whichever client is next.
 """
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
+from fedkim_ray.federation.members import MemberId, Members, Residents, Slots
 from fedkim_ray.federation.update import Work
 from fedkim_ray.types import ClientId
 
 Payload: TypeAlias = Any
 """Encoded parameters or an encoded update, or whatever a transport uses to refer to them."""
-MemberId: TypeAlias = str
 MAX_HANDOUTS = 3
 """Times a plan is given to a process that dies with it, before its client has failed the round."""
 MAX_VAIN_STARTS = 20
 """Times in a row that a member's process may start and die without a word, before it is lost."""
-GRACE_S = 10.0
-"""Seconds beyond its plan's own time after which a slot is taken for lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Taken:
     client_id: ClientId
     since_s: float
     until_s: float
-    """When its member is taken for lost; infinite where the plan has no time of its own."""
+    """When its member is taken for lost; infinite where nobody times it."""
 
 
 class Mailbox:
@@ -76,12 +73,12 @@ class Mailbox:
         idle_timeout_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pooled = pooled
+        self._kind: Members = Slots() if pooled else Residents()
         self._idle_timeout_s = idle_timeout_s
         self._clock = clock
         self._stirred_s = clock()
         self._plans: dict[ClientId, RoundPlan] = {}
-        self._queue: deque[ClientId] = deque()
+        self._queue: OrderedDict[ClientId, None] = OrderedDict()  # whose open plans nobody has
         self._taken: dict[MemberId, Taken] = {}
         self._busy: dict[MemberId, Taken] = {}  # with work of any round: it has not asked since
         self._vain_starts: Counter[MemberId] = Counter()
@@ -117,11 +114,11 @@ class Mailbox:
         while True:
             async with self._changed:
                 await self._changed.wait_for(
-                    lambda: self._is_over(member, process) or self._has_plan(member)
+                    lambda: self._is_over(member, process) or self._next_for(member) is not None
                 )
                 if self._is_over(member, process):
                     return None
-                plan = self._plans[self._take(member)]
+                plan = self._take(member)
             if self._handouts[plan.client_id] <= MAX_HANDOUTS:
                 self._busy[member] = self._taken[member]
                 return plan, self._theta_global
@@ -139,28 +136,28 @@ class Mailbox:
     ) -> bool:
         """Take an encoded update over; once this returns, the client may die.
 
-        Returns whether plans of the same round wait for a slot.
+        Returns whether plans of the same round wait for whichever member comes.
         """
         self._hear_of(client_id)
         wanted = self._is_open(client_id, round_index, work)
         kept = self.keep(payload) if wanted else None
         self._answer(Letter(client_id, round_index, size_bytes, kept, work))
         await self._notify()
-        return bool(self._queue)
+        return self._kind.anyone_may_take(self._queue)
 
     async def fail(self, failure: ClientFailure) -> bool:
         """Take a client's failure; returns as ``submit`` does."""
         self._hear_of(failure.client_id)
         self._answer(failure)
         await self._notify()
-        return bool(self._queue)
+        return self._kind.anyone_may_take(self._queue)
 
     # What the server calls.
 
     async def begin(self, plans: Mapping[ClientId, RoundPlan], theta_global: Payload) -> None:
         """Lay out plans, in place of any that are not answered."""
         self._plans, self._theta_global = dict(plans), theta_global
-        self._queue = deque(plans if self._pooled else ())
+        self._queue = OrderedDict.fromkeys(plans)
         self._taken.clear()
         self._handouts.clear()
         self._stirred_s = self._clock()
@@ -221,35 +218,31 @@ class Mailbox:
         over = self._stopped or member in self._lost
         return over or self._members.get(member) != process
 
-    def _has_plan(self, member: MemberId) -> bool:
-        if member in self._taken and self._taken[member].client_id in self._plans:
-            return True
-        return bool(self._queue) if self._pooled else member in self._plans
+    def _next_for(self, member: MemberId) -> ClientId | None:
+        """Return whose plan a member gets: the one in its hands until it is answered."""
+        taken = self._taken.get(member)
+        if taken and taken.client_id in self._plans:
+            return taken.client_id
+        return self._kind.next_for(member, self._queue)
 
-    def _take(self, member: MemberId) -> ClientId:
-        """Put a plan into a member's hands, the one that it has or the next; return whose it is."""
-        before = self._taken.get(member)
-        if before and before.client_id in self._plans:
-            client_id = before.client_id
-        else:
-            client_id = self._queue.popleft() if self._pooled else member
-            self._drop_answered()
+    def _take(self, member: MemberId) -> RoundPlan:
+        """Put the next plan into a member's hands, or once more the one that it has."""
+        client_id = self._next_for(member)
+        assert client_id is not None  # next_plan waits for one
+        plan = self._plans[client_id]
+        self._queue.pop(client_id, None)
         self._stirred_s = now = self._clock()
-        self._taken[member] = Taken(client_id, now, now + _limit_s(self._plans[client_id]))
+        self._taken[member] = Taken(client_id, now, now + self._kind.limit_s(plan))
         self._handouts[client_id] += 1
-        return client_id
+        return plan
 
     def _give_back(self, member: MemberId) -> None:
-        """Put a slot's plan back to the queue's head; a resident's waits for its client alone."""
+        """Put a member's plan back to the queue's head."""
         self._busy.pop(member, None)
         taken = self._taken.pop(member, None)
-        if taken and self._pooled and taken.client_id in self._plans:
-            self._queue.appendleft(taken.client_id)
-
-    def _drop_answered(self) -> None:
-        """Let the queue begin with a client that still waits for its turn."""
-        while self._queue and self._queue[0] not in self._plans:
-            self._queue.popleft()
+        if taken and taken.client_id in self._plans:
+            self._queue[taken.client_id] = None
+            self._queue.move_to_end(taken.client_id, last=False)
 
     def _drop_unkept(self) -> None:
         """Forget answers that came too late to be kept and are asked for once more."""
@@ -282,18 +275,13 @@ class Mailbox:
 
     def _fail_lost(self) -> None:
         """Answer for clients whom nobody will answer for."""
-        everybody = self._lost.keys() >= self._members.keys() and bool(self._lost)
         for client_id, plan in [*self._plans.items()]:
-            if not self._pooled and client_id in self._lost:
-                self._answer(ClientFailure.of(plan, "ClientLost", self._lost[client_id]))
-            elif self._pooled and everybody:
-                reason = "No slot is left. " + next(iter(self._lost.values()))
+            reason = self._kind.why_lost(client_id, self._members, self._lost)
+            if reason is not None:
                 self._answer(ClientFailure.of(plan, "ClientLost", reason))
 
     def _expire(self) -> None:
-        """Answer for clients in slots that do not answer, and for those that no slot takes."""
-        if not self._pooled:
-            return
+        """Answer for clients whose members take too long, and for those that no slot takes."""
         now = self._clock()
         for taken in [*self._taken.values()]:
             plan = self._plans.get(taken.client_id)
@@ -302,15 +290,16 @@ class Mailbox:
                 self._answer(ClientFailure.of(plan, "ClientTimeout", said))
         if any(now <= taken.until_s for taken in self._busy.values()):
             self._stirred_s = now  # idle are slots from when the last one may have become free
-        if self._queue and now - self._stirred_s > self._idle_timeout_s:
-            said = f"No slot took it within {now - self._stirred_s:.0f} s."
-            for plan in [self._plans[c] for c in self._queue if c in self._plans]:
+        idle_s = now - self._stirred_s
+        if self._kind.anyone_may_take(self._queue) and idle_s > self._idle_timeout_s:
+            said = f"No slot took it within {idle_s:.0f} s."
+            for plan in [self._plans[c] for c in self._queue]:
                 self._answer(ClientFailure.of(plan, "ClientTimeout", said))
 
     def _answer(self, reply: Letter | ClientFailure) -> None:
         if self._closes(reply):
             del self._plans[reply.client_id]
-            self._drop_answered()
+            self._queue.pop(reply.client_id, None)
         self._stirred_s = self._clock()
         self._replies.append(reply)
 
@@ -322,8 +311,3 @@ class Mailbox:
         with suppress(TimeoutError):
             async with self._changed, asyncio.timeout(timeout_s):
                 await self._changed.wait_for(true)
-
-
-def _limit_s(plan: RoundPlan) -> float:
-    """Return the seconds after which whoever took a plan is taken for lost."""
-    return float("inf") if plan.timeout_s is None else plan.timeout_s + GRACE_S

@@ -21,7 +21,8 @@ from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Delivered, OnEvent, Reply
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
-from fedkim_ray.federation.mailbox import Letter, Member, MemberId
+from fedkim_ray.federation.mailbox import Letter, Member
+from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.ray_runs import MemberSpec, TrainRuns
 from fedkim_ray.federation.ray_worker import RayMailbox
 from fedkim_ray.federation.resources import missing_labels, missing_resources

@@ -19,7 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import remove_placement_group
 
-from fedkim_ray.federation.mailbox import MemberId
+from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.ray_worker import MailboxTold, run_member
 
 WORKER_RESTARTS = -1

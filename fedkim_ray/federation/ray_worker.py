@@ -11,7 +11,8 @@ import torch
 from ray.exceptions import ActorDiedError
 
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan, serve_plans
-from fedkim_ray.federation.mailbox import Mailbox, MemberId, Payload
+from fedkim_ray.federation.mailbox import Mailbox, Payload
+from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.setup import PoolSetup
 from fedkim_ray.federation.team import TeamExchange, team_of_process
 from fedkim_ray.federation.update import ClientUpdate

@@ -32,6 +32,7 @@ from fedkim_ray.evaluation.baselines import LOGISTIC, logistic_answers, pooled_t
 from fedkim_ray.evaluation.evaluate import load_questions
 from fedkim_ray.federation.aggregation import state_from_tensors
 from fedkim_ray.pipeline import RunPlan, plan_run
+from fedkim_ray.run_folder import aggregated_in
 from fedkim_ray.storage import Folder, is_published, open_published, publish
 from fedkim_ray.study.plan import PlannedRun, first_round_inputs
 from fedkim_ray.study.supervised import head_answers, train_light
@@ -114,7 +115,7 @@ class _Makers:
         return makers
 
     def _federated(self) -> pa.Table:
-        last = self.run.folder / f"rounds/{self.recipe.federation.rounds - 1:04d}/aggregated"
+        last = aggregated_in(self.run.folder, self.recipe.federation.rounds - 1)
         state = state_from_tensors(last.read_tensors("server.safetensors"))
         model = LightModel(self.recipe.encoders, self.plan.card.spec, self.heads)
         model.load_params(state.params)

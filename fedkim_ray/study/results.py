@@ -15,7 +15,6 @@ from fedkim_ray.study.plan import PlannedRun
 from fedkim_ray.study.run import SHARED
 from fedkim_ray.types import Frozen, Task, TaskId
 
-FORMAT_VERSION = 1
 COMPARISON = "comparison.json"
 
 

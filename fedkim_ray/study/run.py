@@ -12,7 +12,7 @@ from typing import Any
 from fedkim_ray.federation.round_files import AGGREGATED, AGGREGATED_VERSION
 from fedkim_ray.pipeline import OnEvent, plan_run, run_recipe
 from fedkim_ray.ray_session import ray_session
-from fedkim_ray.run_folder import RUN_FILE, RunFolder
+from fedkim_ray.run_folder import RUN_FILE, RunFolder, aggregated_in
 from fedkim_ray.storage import copy_published, is_published
 from fedkim_ray.study.plan import PlannedRun, first_round_inputs
 from fedkim_ray.types import TaskId
@@ -64,7 +64,7 @@ def _share_first_round(run: PlannedRun, folder: RunFolder, runs: Sequence[Planne
     if is_published(target):
         return
     for other in runs:
-        source = other.folder / "rounds/0000/aggregated"
+        source = aggregated_in(other.folder, 0)
         if first_round_inputs(other.recipe) == own and is_published(source):
             copy_published(source, target, AGGREGATED, AGGREGATED_VERSION)
             folder.log({"event": SHARED, "from": source.url})

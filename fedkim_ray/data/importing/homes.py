@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fedkim_ray.data.importing.split import KINDS, Splitter
 from fedkim_ray.data.importing.staging import SITE
-from fedkim_ray.types import ClientId, TaskId
+from fedkim_ray.types import TaskId
 
 Place = str
 """``test``, ``public`` or ``clients/<client>``."""
@@ -100,8 +100,3 @@ class Homes:
             return "!client with one subject"
         part = "valid" if subject in self._valid[place, task] else "train"
         return f"{place}/{task}/{part}"
-
-
-def client_of(place: Place) -> ClientId:
-    """Return the client of a place ``clients/<client>``."""
-    return place.split("/")[1]

@@ -78,11 +78,6 @@ class ImportRecord(Origin):
     out_of_range: dict[str, int]
     """Impossible values that count as missing, by feature."""
 
-    @property
-    def num_rejected(self) -> int:
-        """Rows and items that could not be used."""
-        return sum(self.rejected.values())
-
 
 def read_records(root: Folder) -> dict[str, ImportRecord]:
     """Return the records of all imports into a root, by name.

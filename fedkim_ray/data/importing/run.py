@@ -49,6 +49,7 @@ from fedkim_ray.data.root import (
     CARD,
     DatasetCard,
     FileFacts,
+    altered_files,
     file_facts,
     place_of_file,
     read_card,
@@ -183,11 +184,9 @@ class _Import:
         if record is None or record.fingerprint != fingerprint or not self.root.exists(CARD):
             return None
         card = read_card(self.root)
-        whole = all(
-            self.root.exists(name) and self.root.fs.size(self.root.full(name)) == facts.size_bytes
-            for name, facts in card.files.items()
-        )
-        return ImportResult(record=record, card=card, unchanged=True) if whole else None
+        if altered_files(self.root, card):
+            return None
+        return ImportResult(record=record, card=card, unchanged=True)
 
     def _require_fitting(self) -> None:
         """Refuse an import that does not fit beside what the root has."""
