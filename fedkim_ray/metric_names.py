@@ -38,6 +38,13 @@ class Metric:
 
 # A run as a whole, set by the driver.
 RUN_ACTIVE = Metric("fedkim_run_active", "gauge", "1", "1 while a run goes on, 0 once it is over.")
+RUN_FAILURES = Metric(
+    "fedkim_run_failures_total",
+    "counter",
+    "1",
+    "Runs that an error ended, by the error's class; neither Ctrl-C nor an abort is one.",
+    ("cause",),
+)
 LAST_EVENT = Metric(
     "fedkim_last_event_timestamp_seconds",
     "gauge",

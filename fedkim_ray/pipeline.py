@@ -16,7 +16,7 @@ Source: FedKIM, algorithm 1. https://arxiv.org/abs/2408.10276
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,7 @@ def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
         if first < recipe.federation.rounds or _needs_clients(run):
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),
-                closing(metrics),
+                metrics,
                 _clients_of(run, plan, scratch, tell) as clients,
                 InjectionWorkers(recipe, scratch, tell) as workers,
             ):

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
@@ -13,7 +14,7 @@ PHASES = {"aggregated": "publish", "injected": "inject", "scored": "evaluate"}
 
 
 class RunMetrics:
-    """Told every event of a run, in order.
+    """Told every event of a run, in order; leaving its ``with`` block says how the run ended.
 
     Args:
         client_timeout_s: Seconds that a round waits for a client; a round may ask twice.
@@ -49,10 +50,20 @@ class RunMetrics:
             for expert, load in enumerate(log.expert_load[-1]):
                 telemetry.set_gauge(names.INJECTION_EXPERT_LOAD, load, expert=str(expert))
 
-    def close(self) -> None:
-        """Say that the run is over, well or not."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say that the run is over, and what ended it if that was an error."""
         self._closed = True
         telemetry.set_gauge(names.RUN_ACTIVE, 0)
+        if isinstance(error, Exception):  # an interrupt is somebody's wish
+            telemetry.inc(names.RUN_FAILURES, cause=type(error).__name__)
 
     def _step(self, loss: float) -> None:
         now = self._clock()

@@ -1,11 +1,17 @@
 """Events in, metrics out."""
 
 import math
+import os
+import re
+import subprocess
+import sys
 
+import httpx
 import pytest
 import torch
 
 from fedkim_ray import telemetry
+from fedkim_ray.errors import StorageError
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.run_metrics import RunMetrics
 
@@ -40,6 +46,63 @@ def test_events_become_a_heartbeat_and_steps(monkeypatch: pytest.MonkeyPatch) ->
     old = value("fedkim_phase_seconds_total", phase="inject")
     metrics({"event": "injected", "seconds": 2.0})
     assert value("fedkim_phase_seconds_total", phase="inject") - old == 2.0
-    metrics.close()
+    with metrics:
+        pass
     metrics({"event": "bundle"})
     assert value("fedkim_run_active") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (StorageError("The disk is full.", "", ""), 1),
+        (ValueError("Jane Doe"), 1),
+        (KeyboardInterrupt(), 0),
+    ],
+)
+def test_a_run_that_an_error_ends_is_counted_by_its_class(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, failures: int
+) -> None:
+    monkeypatch.setattr(telemetry, "_ray_is_up", lambda: False)
+    counter, cause = "fedkim_run_failures_total", type(error).__name__
+    before = value(counter, cause=cause)
+
+    def drive() -> None:
+        with RunMetrics(client_timeout_s=30.0) as metrics:
+            metrics({"event": "run_started"})
+            raise error
+
+    with pytest.raises(type(error)):
+        drive()
+    assert value("fedkim_run_active") == 0.0
+    assert value(counter, cause=cause) - before == failures
+
+
+DRIVER = """
+import ray
+from fedkim_ray.run_metrics import RunMetrics
+
+ray.init(log_to_driver=False)
+try:
+    with RunMetrics(client_timeout_s=30.0) as metrics:
+        metrics({"event": "run_started"})
+        raise TimeoutError
+finally:
+    ray.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_drivers_failure_outlives_it_in_rays_exporter() -> None:
+    import ray
+
+    [node] = ray.nodes()
+    page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    there = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    done = subprocess.run([sys.executable, "-c", DRIVER], env=there, stderr=subprocess.PIPE)
+    assert b"TimeoutError" in done.stderr
+    told = httpx.get(page, trust_env=False, timeout=60).text
+    pattern = r'ray_fedkim_run_failures_total\{.*cause="TimeoutError".*\} 1\.0'
+    assert re.search(pattern, told)
+    assert re.search(r"ray_fedkim_run_active\{.*\} 0\.0", told)

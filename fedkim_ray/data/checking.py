@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedkim_ray.data.loading import decode_image
+from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.data.root import (
     DatasetCard,
     place_of_file,
@@ -14,7 +13,7 @@ from fedkim_ray.data.root import (
     stray_files,
     subjects_of,
 )
-from fedkim_ray.data.sample_files import stream_samples
+from fedkim_ray.data.sample_files import Origin, stream_samples
 from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
@@ -46,12 +45,13 @@ def _check_file(root: Folder, name: str, card: DatasetCard, images: bool) -> Ite
     num_rows = 0
     try:
         for table in stream_samples(root, name, card.spec):
-            num_rows += table.num_rows
+            first_row, num_rows = num_rows, num_rows + table.num_rows
             if not pc.all(pc.equal(table["task"], _task_of(name))).as_py():
                 yield f"{name}: it has rows of another task."
                 return
-            if images and "image" in table.column_names and card.spec.image:
-                _decode_all(table, card.spec.image.size_px)
+            if images and "image" in table.column_names:
+                origin = Origin({root.full(name): num_rows}, range(first_row, num_rows))
+                _decode_all(SampleSet(table.select(["image"]), card.spec, origin))
     except DataError as error:
         yield f"{name}: {error}"
         return
@@ -63,9 +63,9 @@ def _task_of(name: str) -> str:
     return name.removeprefix(f"{place_of_file(name)}/").split("/")[0]
 
 
-def _decode_all(table: pa.Table, size_px: int) -> None:
-    for encoded in table["image"].drop_null().to_pylist():
-        decode_image(encoded, size_px)
+def _decode_all(samples: SampleSet) -> None:
+    for _ in samples:
+        pass
 
 
 def _check_subjects(root: Folder, card: DatasetCard) -> Iterator[str]:

@@ -17,12 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from fedkim_ray.data.mapped import gather
 from fedkim_ray.data.modalities import MODALITIES, SERIES
-from fedkim_ray.data.sample_files import column_names, stream_sample_rows, stream_samples
+from fedkim_ray.data.sample_files import (
+    Origin,
+    read_footers,
+    stream_sample_rows,
+    stream_samples,
+)
 from fedkim_ray.data.schema import (
     DataSpec,
     SeriesSpec,
@@ -98,10 +103,11 @@ class Batch:
 class SampleSet(Sequence[Example]):
     """All rows of one or more sample tables, decoded one by one when asked for."""
 
-    def __init__(self, table: pa.Table, spec: DataSpec) -> None:
+    def __init__(self, table: pa.Table, spec: DataSpec, origin: Origin | None = None) -> None:
         """Take a table in as many chunks as it comes in; nothing is copied or decoded."""
         self.table = table
         self.spec = spec
+        self.origin = origin
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -118,12 +124,17 @@ class SampleSet(Sequence[Example]):
         """Decode row ``row``.
 
         Raises:
-            DataError: the row's image cannot be decoded.
+            DataError: the row's image cannot be decoded; the text names file, row and column.
         """
         if not 0 <= row < len(self):
             raise IndexError(row)
-        place = bisect_right(self._starts, row) - 1
-        return self._chunks[place].decode(row - self._starts[place])
+        chunk = bisect_right(self._starts, row) - 1
+        try:
+            return self._chunks[chunk].decode(row - self._starts[chunk])
+        except DataError as error:
+            place = self.origin.place(row) if self.origin else f"Row {row}"
+            came = f"{place}, column 'image': {error.came}"
+            raise DataError(came, error.expected, error.remedy) from None
 
 
 class _Chunk:
@@ -174,7 +185,7 @@ def decode_image(encoded: "bytes | pa.Buffer", size_px: int) -> np.ndarray:
         opened = Image.open(io.BytesIO(encoded))
         opened.load()
         image = opened if opened.mode == "L" else opened.convert("L")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders fail in ways nobody can list, in words of the data's
         raise DataError(
             f"An image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}).",
             "Images are whole PNG or JPEG files.",
@@ -221,9 +232,10 @@ def load_samples(
         if rows is not None
         else chain.from_iterable(stream_samples(folder, name, spec, columns) for name in names)
     )
-    present = column_names(folder, names, spec)
+    present, num_rows = read_footers(folder, names, spec)
     schema = joined_schema(present if columns is None else present.intersection(columns), spec)
-    return SampleSet(gather((fit_columns(part, schema) for part in parts), schema), spec)
+    table = gather((fit_columns(part, schema) for part in parts), schema)
+    return SampleSet(table, spec, Origin(num_rows, rows))
 
 
 def require_task(samples: SampleSet, task: TaskId, folder: Folder) -> None:

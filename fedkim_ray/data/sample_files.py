@@ -1,12 +1,32 @@
 """Sample tables read row group by row group: no table is ever whole in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from fedkim_ray.data.schema import DataSpec, check_rows, open_samples, present_columns
 from fedkim_ray.storage import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the rows of a table were read from, for errors to name."""
+
+    num_rows: Mapping[str, int]
+    """Of each file, by its path, in the order of reading."""
+    rows: Sequence[int] | None = None
+    """Those that were read, by their place in all files; all where None."""
+
+    def place(self, row: int) -> str:
+        """Return the file that a row of the table came from, and its place there."""
+        at = row if self.rows is None else self.rows[row]
+        for path, num_rows in self.num_rows.items():
+            if at < num_rows:
+                return f"{path!r}, row {at}"
+            at -= num_rows
+        raise IndexError(row)
 
 
 def stream_samples(
@@ -65,14 +85,17 @@ def stream_sample_rows(
                 start = stop
 
 
-def column_names(folder: Folder, names: Iterable[str], spec: DataSpec) -> set[str]:
-    """Return the columns that any of some sample tables has; reads no row.
+def read_footers(
+    folder: Folder, names: Iterable[str], spec: DataSpec
+) -> tuple[set[str], dict[str, int]]:
+    """Return the columns that any of some sample tables has, and each one's rows by its path.
 
     Raises:
         DataError: as in ``read_samples``.
     """
-    found: set[str] = set()
+    columns, num_rows = set[str](), dict[str, int]()
     for name in names:
         with open_samples(folder, name, spec) as file:
-            found.update(file.schema_arrow.names)
-    return found
+            columns.update(file.schema_arrow.names)
+            num_rows[folder.full(name)] = file.metadata.num_rows
+    return columns, num_rows

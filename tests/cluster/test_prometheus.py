@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.ray]
 NOT_HERE = {
     "ray_node_gpus_utilization": "needs a GPU",
     "ray_node_gram": "needs a GPU",
+    "ray_fedkim_run_failures_total": "needs a run that fails",
     "ray_fedkim_late_updates_total": "needs a client that outlives its round",
     "ray_fedkim_adapter_requests_total": "is the vLLM engine's",
 }

@@ -63,11 +63,11 @@ def test_a_subject_in_train_and_valid_is_found(root: Folder) -> None:
 
 
 def test_broken_images_are_found_when_asked(root: Folder) -> None:
-    write(root, "test/t", row("p6", image=png()[:30]))
+    write(root, "test/t", row("p6", image=png()), row("p7", image=png()[:30]))
     with_card(root)
     assert check_root(root) == []
     [problem] = check_root(root, images=True)
-    assert "test/t/part-0.parquet: An image of 30 bytes cannot be decoded" in problem
+    assert "test/t/part-0.parquet', row 1, column 'image': An image of 30 bytes" in problem
 
 
 def test_a_card_that_counts_wrongly_is_found(root: Folder) -> None:

@@ -156,10 +156,37 @@ def test_images_are_scaled_to_a_square() -> None:
     assert decode_image(png(51, side=9), 4).tolist() == [[pytest.approx(0.2)] * 4] * 4
 
 
-def test_broken_image_bytes_are_refused(examples: list[Example]) -> None:
-    samples = SampleSet(sample_table([row(0, "a", image=png(0)[:40])], SPEC), SPEC)
-    with pytest.raises(DataError, match="An image of 40 bytes cannot be decoded"):
-        samples[0]
+def cut_short(encoded: bytes, num_bytes: int = 20) -> bytes:
+    """Return a PNG whose header gives its pixels fewer bytes than they have."""
+    at = encoded.index(b"IDAT") - 4
+    return encoded[:at] + num_bytes.to_bytes(4, "big") + encoded[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "error"),
+    [
+        (b"Jane Doe, 1970", "UnidentifiedImageError"),
+        (png(0, side=300)[:80], "OSError"),
+        (cut_short(png(0, side=300)), "SyntaxError"),  # its text quotes the bytes
+    ],
+    ids=["no image", "cut off", "cut within"],
+)
+def test_a_broken_image_is_named_by_file_row_and_column(
+    encoded: bytes, error: str, tmp_path: Path
+) -> None:
+    folder = Folder.at(tmp_path)
+    rows = [row(i, "a", image=png(0)) for i in range(4)] + [row(4, "a", image=encoded)]
+    write_samples(folder, "part-0.parquet", sample_table(rows[:2], SPEC))
+    write_samples(folder, "part-1.parquet", sample_table(rows[2:], SPEC))
+    came = f"An image of {len(encoded)} bytes cannot be decoded ({error})."
+    said = f"'{tmp_path}/part-1.parquet', row 2, column 'image': {came} Images are"
+    for samples in (load_samples(folder, SPEC), load_samples(folder, SPEC, rows=[1, 4])):
+        with pytest.raises(DataError) as caught:
+            list(samples)
+        assert str(caught.value).startswith(said)
+        assert not any(word in str(caught.value) for word in ("Jane", "s4", "p4"))
+    with pytest.raises(DataError, match=r"^Row 0, column 'image': An image of"):
+        SampleSet(sample_table(rows[4:], SPEC), SPEC)[0]
 
 
 def test_files_of_a_folder_are_joined_in_name_order(tmp_path: Path) -> None:

@@ -144,8 +144,22 @@ def own_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def client_at(tiny, root: Path, client_id: str) -> Client:
+    return Client(tiny.setups[client_id].model_copy(update={"data_url": str(root)}))
+
+
 def south_at(tiny, root: Path) -> Client:
-    return Client(tiny.setups["south"].model_copy(update={"data_url": str(root)}))
+    return client_at(tiny, root, "south")
+
+
+def spoil_row_5(path: Path, column: str, value: str | bytes | None) -> None:
+    """Put a value into a sample table."""
+    table = pq.read_table(path)
+    field = table.schema.field(column)
+    values = table[column].to_pylist()
+    values[5] = value
+    index = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(index, field, pa.array(values, field.type)), path)
 
 
 def test_a_missing_set_names_its_folder(tiny, own_root: Path) -> None:
@@ -165,15 +179,19 @@ def test_a_missing_set_names_its_folder(tiny, own_root: Path) -> None:
 def test_a_bad_row_is_named_and_not_quoted(
     tiny, own_root: Path, column: str, value: str | None, text: str
 ) -> None:
-    path = own_root / "clients/south/mortality/train/part-0.parquet"
-    table = pq.read_table(path)
-    field = table.schema.field(column)
-    values = table[column].to_pylist()
-    values[5] = value
-    index = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(index, field, pa.array(values, field.type)), path)
+    spoil_row_5(own_root / "clients/south/mortality/train/part-0.parquet", column, value)
     with pytest.raises(DataError, match=text) as caught:
         south_at(tiny, own_root)
+    assert "gossip" not in str(caught.value)
+
+
+def test_a_broken_image_is_named_and_not_shown(tiny, own_root: Path) -> None:
+    path = own_root / "clients/north/covid19/train/part-0.parquet"
+    spoil_row_5(path, "image", b"gossip")
+    north = client_at(tiny, own_root, "north")
+    expected = f"'{path}', row 5, column 'image': An image of 6 bytes cannot be decoded"
+    with pytest.raises(DataError, match=expected) as caught:
+        north.train_round(tiny.plan("north"), tiny.params)
     assert "gossip" not in str(caught.value)
 
 

@@ -74,6 +74,12 @@ FEDERATION = Dashboard(
             "A run that crosses the limit has stalled; only while one goes on.",
         ),
         Panel("Runs under way", "short", (("sum(ray_fedkim_run_active)", "runs"),)),
+        Panel(
+            "Failed runs",
+            "short",
+            (("sum by (cause) (ray_fedkim_run_failures_total)", "{{cause}}"),),
+            "Since the cluster began, by the error that ended the run; Ctrl-C and aborts are none.",
+        ),
         Panel("Seconds of a round", "s", quantiles("ray_fedkim_round_seconds", window="1h")),
         Panel(
             "Seconds of a client's round",

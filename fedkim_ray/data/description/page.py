@@ -19,7 +19,7 @@ from fedkim_ray.data.description.survey import PlaceFacts
 from fedkim_ray.data.importing.record import ImportRecord, read_records
 from fedkim_ray.data.loading import Example, SampleSet
 from fedkim_ray.data.root import DatasetCard
-from fedkim_ray.data.sample_files import stream_samples
+from fedkim_ray.data.sample_files import Origin, stream_samples
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 
@@ -81,7 +81,7 @@ def _examples(root: Folder, card: DatasetCard, task: TaskId) -> list[Example]:
     if not files:
         return []
     table = next(stream_samples(root, files[0], card.spec))
-    rows = SampleSet(table, card.spec)
+    rows = SampleSet(table, card.spec, Origin({root.full(files[0]): table.num_rows}))
     labels = table["label"].to_pylist() if "label" in table.column_names else []
     of_label = [[i for i, x in enumerate(labels) if x == value] for value in (1, 0)]
     turns = [row for pair in zip(*of_label, strict=False) for row in pair]
