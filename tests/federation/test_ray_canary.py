@@ -1,26 +1,30 @@
 """Marks planted in a client's private data are searched for wherever Ray and the run keep bytes.
 
-One client's life of five rounds: a good one, one that ends in an error which quotes the data, one
-that diverges, one whose process is killed again and again, and at last one that leaks on purpose,
-which shows that the search finds what there is.
+One client's life: a good round, one round for each way to break, and at last one that leaks on
+purpose, which shows that the search finds what there is. The bundle of such data is searched in
+``tests/e2e/test_run.py``.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 import torch
 
 from fedkim_ray.config import FederationConfig
 from fedkim_ray.data.demo.tiny import CLIENTS, SPEC
+from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.coordinator import run_round
@@ -34,8 +38,18 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import Params
 
 TRAINED = {t.id: t for t in TASKS if t.role == "train"}
-GOOD, QUOTES, DIVERGES, DIES, LEAKS = range(5)
+GOOD, QUOTES, DIVERGES, CORRUPT, HANGS, DIES, LEAKS = range(7)
+CAUSES = {
+    GOOD: None,
+    QUOTES: "ValueError",
+    DIVERGES: "ClientFailedError",
+    CORRUPT: "DataError",
+    HANGS: "ClientTimeout",
+    DIES: "ClientLost",
+}
+"""What each round's failure is counted as."""
 FEDERATION = FederationConfig(cpus_per_client=0.5)
+IMPATIENT = FEDERATION.model_copy(update={"client_timeout_s": 8.0})
 
 
 class Unlucky:
@@ -46,14 +60,23 @@ class Unlucky:
         self.leaked: list[Any] = []
 
     def train_round(self, plan: RoundPlan, theta_global: Params) -> ClientUpdate:
-        """Train, and then do what the round says."""
+        """Train, and while at it or then do what the round says."""
         import ray
 
-        update: ClientUpdate = self.client.train_round(plan, theta_global)
-        example = self.client.data.train["mortality"][0]
+        samples = self.client.data.train["mortality"]
+        example = samples[0]
         private = example.question, example.arrays["lab"]
         if plan.round_index == QUOTES:
-            raise ValueError(f"could not convert {private}")
+            wrong_batch = ValueError(f"could not convert {private}")
+            with patch("fedkim_ray.federation.client.batch_loss", side_effect=wrong_batch):
+                return self.client.train_round(plan, theta_global)
+        if plan.round_index == CORRUPT:
+            broken = with_broken_images(samples, private[0])
+            with patch.dict(self.client.data.train, mortality=broken):
+                return self.client.train_round(plan, theta_global)
+        update: ClientUpdate = self.client.train_round(plan, theta_global)
+        if plan.round_index == HANGS:
+            time.sleep(3600)
         if plan.round_index == DIES:
             os.kill(os.getpid(), signal.SIGKILL)
         if plan.round_index == LEAKS:
@@ -63,6 +86,12 @@ class Unlucky:
             wrong = {name: torch.full_like(v, torch.nan) for name, v in update.delta.items()}
             return replace(update, delta=wrong)
         return update
+
+
+def with_broken_images(samples: SampleSet, content: str) -> SampleSet:
+    """Return the rows with images that are no images."""
+    images = pa.array([content.encode()] * len(samples), pa.binary())
+    return SampleSet(samples.table.append_column("image", images), samples.spec, samples.origin)
 
 
 def south_is_unlucky(setup_of: SetupOf) -> OpenTrainer:
@@ -90,7 +119,7 @@ def ray_places() -> Iterator[Path | bytes]:
                 yield handle.read_bytes()
     for alive in ray.nodes():
         address = f"{alive['NodeManagerAddress']}:{alive['MetricsExportPort']}"
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as page:
             yield page.read()
 
 
@@ -120,12 +149,14 @@ def test_private_data_are_nowhere_and_a_leak_is_found(tiny, canaries, tmp_path: 
     run, state, told = Folder.at(tmp_path / "run"), FedAvg().init(tiny.params), []
     scratch = str(tmp_path / "scratch")
     with RayClients(setups, FEDERATION, 7, "canary", scratch, opener=south_is_unlucky) as clients:
-        for r, cause in enumerate([None, "ValueError", "ClientFailedError", "ClientLost"]):
+        for r, cause in CAUSES.items():
+            federation = IMPATIENT if r == HANGS else FEDERATION
             state, report = run_round(
-                FedAvg(), state, clients, r, federation=FEDERATION, on_event=told.append
+                FedAvg(), state, clients, r, federation=federation, on_event=told.append
             )
             assert report.failures_by_cause == ({cause: 1} if cause else {})
             publish_aggregated(run / str(r), state, report.model_dump(mode="json"))
+        assert "mortality/train/part-0.parquet', row " in json.dumps(told)  # the broken image's
         assert canaries.found_in(json.dumps(told).encode()) == set()
         assert canaries.found_in(tmp_path) == set()  # the run folder, and Ray Train's own files
         assert found_by_ray(canaries) == set()

@@ -213,32 +213,38 @@ def test_a_slot_of_two_workers_agrees_with_the_plain_loop(tiny_without_dropout, 
     assert torch.isclose(ours, theirs, rtol=1e-2, atol=1e-4).float().mean() > 0.99
 
 
-def test_a_client_that_hangs_frees_its_slot(tiny, tmp_path) -> None:
+@pytest.mark.parametrize("member", ["slot-0", "north"])
+def test_a_client_that_hangs_misses_its_round_alone(tiny, tmp_path, member: str) -> None:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    federation = tiny.federation.model_copy(update={"client_timeout_s": 12.0, "num_slots": 1})
-    setups = list(tiny.setups.values())
+    federation = tiny.federation.model_copy(update={"num_slots": 1})
+    impatient = federation.model_copy(update={"client_timeout_s": 12.0})
+    setups, pooled = list(tiny.setups.values()), member == "slot-0"
     with (
         nothing_left_behind(),
         RayClients(
-            setups, federation, 7, "test", str(tmp_path), pooled=True, opener=north_hangs
+            setups, federation, 7, "test", str(tmp_path), pooled=pooled, opener=north_hangs_at_first
         ) as clients,
     ):
-        _, report = run_round(
-            FedAvg(), FedAvg().init(tiny.params), clients, 0, federation=federation
-        )
-        assert clients.members()["slot-0"].num_starts == 2
-    assert report.failures_by_cause == {"ClientTimeout": 1}
-    assert [c.client_id for c in report.clients] == ["south"]
+        state = FedAvg().init(tiny.params)
+        state, first = run_round(FedAvg(), state, clients, 0, federation=impatient)
+        _, second = run_round(FedAvg(), state, clients, 1, federation=federation)
+        assert clients.members()[member].num_starts == 2
+    assert first.failures_by_cause == {"ClientTimeout": 1}
+    assert [c.client_id for c in first.clients] == ["south"]
+    assert second.failures == ()
+    assert [c.client_id for c in second.clients] == ["north", "south"]
 
 
-def north_hangs(setup_of):
-    """Open clients of whom north never comes back."""
+def north_hangs_at_first(setup_of):
+    """Open clients of whom north does not come back from its first round."""
+    opened = OpenClients(setup_of)
 
-    def open_client(client_id: str):
-        if client_id == "north":
-            time.sleep(3600)
-        return OpenClients(setup_of)(client_id)
+    class Hanging:
+        def train_round(self, plan, theta_global):
+            if plan.round_index == 0:
+                time.sleep(3600)
+            return opened("north").train_round(plan, theta_global)
 
-    return open_client
+    return lambda client_id: Hanging() if client_id == "north" else opened(client_id)
