@@ -1,8 +1,7 @@
 """Marks planted in a client's private data are searched for wherever Ray and the run keep bytes.
 
 One client's life: a good round, one round for each way to break, and at last one that leaks on
-purpose, which shows that the search finds what there is. The bundle of such data is searched in
-``tests/e2e/test_run.py``.
+purpose, which shows that the search finds what there is.
 """
 
 import json
