@@ -12,10 +12,7 @@ from rich.table import Table
 from fedkim_ray.cli.data import write_demo
 from fedkim_ray.cli.options import Overrides
 
-NOTE = (
-    "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic. "
-    "Expect 5 to 10 minutes on 2 cores, after the first downloads."
-)
+NOTE = "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic."
 
 
 def demo(
@@ -27,7 +24,7 @@ def demo(
     """Run a federation, inject it, score the model, serve it and ask it, end to end."""
     from fedkim_ray.cli.evaluate import evaluate_run
     from fedkim_ray.cli.progress import RunProgress
-    from fedkim_ray.injection.base_model import find_base
+    from fedkim_ray.injection.base_model import find_base, working_dtype
     from fedkim_ray.pipeline import run_recipe
     from fedkim_ray.recipe_files import load_recipe
     from serve.server import run_server
@@ -36,6 +33,9 @@ def demo(
     console.print(NOTE)
     data = f"{out}/data"
     loaded = load_recipe(recipe, [f"data.root={data}", *(overrides or [])])
+    dtype = working_dtype(loaded.base.dtype, loaded.injection.use_gpu)
+    minutes = "10 to 15" if dtype == "float32" else "5 to 10"
+    console.print(f"In {dtype}, expect {minutes} minutes on 2 cores, after the first downloads.")
     with _phase("data", phases):
         write_demo(data)
     with _phase("base model", phases), console.status("Fetching and converting the base model"):
