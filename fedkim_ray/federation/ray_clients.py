@@ -186,13 +186,10 @@ class RayClients:
             yield reply if isinstance(reply, ClientFailure) else _delivered(reply)
 
     def end_round(self) -> None:
-        """Take back open plans and free the round's parameters.
-
-        Nobody waits for it: the mailbox takes the driver's calls in their order.
-        """
+        """Take back open plans and free the round's parameters."""
         self._theta_ref = None
         with suppress(RayError):  # it also runs on the way out of a lost cluster
-            self._mailbox.end_round.remote()
+            ray.get(self._mailbox.end_round.remote())
 
     def members(self) -> dict[MemberId, Member]:
         """Return where each member's process runs, as it joined last."""
