@@ -12,7 +12,9 @@ from rich.table import Table
 from fedkim_ray.cli.data import write_demo
 from fedkim_ray.cli.options import Overrides
 
-NOTE = "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic."
+NOTE = (
+    "Mortality and sepsis are real patients (SUPPORT2, CLIF demo); X-rays and ECGs are synthetic."
+)
 
 
 def demo(

@@ -48,7 +48,7 @@ CAUSES = {
 }
 """What each round's failure is counted as."""
 FEDERATION = FederationConfig(cpus_per_client=0.5)
-IMPATIENT = FEDERATION.model_copy(update={"client_timeout_s": 8.0})
+IMPATIENT = FEDERATION.model_copy(update={"client_timeout_s": 20.0})
 
 
 class Unlucky:
