@@ -62,6 +62,10 @@ class StorageError(FedKimError):
     """A published folder is absent, incomplete, altered or of another format."""
 
 
+class TakenOverError(StorageError):
+    """Another driver has the run by now."""
+
+
 class BaseModelError(FedKimError):
     """The frozen language model cannot be found or is not the one expected."""
 

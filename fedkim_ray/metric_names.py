@@ -42,7 +42,7 @@ RUN_FAILURES = Metric(
     "fedkim_run_failures_total",
     "counter",
     "1",
-    "Runs that an error ended, by the error's class; neither Ctrl-C nor an abort is one.",
+    "Runs that an error ended, by its class; Ctrl-C, an abort and another driver are none.",
     ("cause",),
 )
 LAST_EVENT = Metric(

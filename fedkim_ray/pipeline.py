@@ -152,7 +152,7 @@ def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
         if first < recipe.federation.rounds or _needs_clients(run):
             with (
                 ray_session(recipe, len(plan.tasks_by_client)),
-                metrics,
+                metrics.going_on(),
                 _clients_of(run, plan, scratch, tell) as clients,
                 InjectionWorkers(recipe, scratch, tell) as workers,
             ):

@@ -1,12 +1,13 @@
 """A run's events as metrics: what the driver tells Prometheus of the run as a whole."""
 
 import time
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from fedkim_ray import metric_names as names
 from fedkim_ray import telemetry
+from fedkim_ray.errors import TakenOverError
 from fedkim_ray.injection.step_log import StepLog
 
 PHASES = {"aggregated": "publish", "injected": "inject", "scored": "evaluate"}
@@ -14,7 +15,7 @@ PHASES = {"aggregated": "publish", "injected": "inject", "scored": "evaluate"}
 
 
 class RunMetrics:
-    """Told every event of a run, in order; leaving its ``with`` block says how the run ended.
+    """Told every event of a run, in order; exports those that come while the run goes on.
 
     Args:
         client_timeout_s: Seconds that a round waits for a client; a round may ask twice.
@@ -25,15 +26,29 @@ class RunMetrics:
         self.quiet_limit_s = 2 * client_timeout_s
         self._clock = clock
         self._last_step_at = 0.0
-        self._closed = False
+        self._goes_on = False
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Say for the length of a block that the run goes on, and what ended it if an error did."""
+        self._goes_on = True
+        self._beat()
+        try:
+            yield
+        except TakenOverError:
+            raise  # the run goes on elsewhere
+        except Exception as error:
+            telemetry.inc(names.RUN_FAILURES, cause=type(error).__name__)
+            raise
+        finally:
+            self._goes_on = False
+            telemetry.set_gauge(names.RUN_ACTIVE, 0)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Export what one event says; what comes after the run's end is told no more."""
-        if self._closed:
+        """Export what one event says."""
+        if not self._goes_on:
             return
-        telemetry.set_gauge(names.RUN_ACTIVE, 1)
-        telemetry.set_gauge(names.QUIET_LIMIT, self.quiet_limit_s)
-        telemetry.set_gauge(names.LAST_EVENT, self._clock())
+        self._beat()
         if event["event"] in PHASES:
             telemetry.inc(names.PHASE_SECONDS, event["seconds"], phase=PHASES[event["event"]])
         if event["event"] == "injection_step":
@@ -50,20 +65,10 @@ class RunMetrics:
             for expert, load in enumerate(log.expert_load[-1]):
                 telemetry.set_gauge(names.INJECTION_EXPERT_LOAD, load, expert=str(expert))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Say that the run is over, and what ended it if that was an error."""
-        self._closed = True
-        telemetry.set_gauge(names.RUN_ACTIVE, 0)
-        if isinstance(error, Exception):  # an interrupt is somebody's wish
-            telemetry.inc(names.RUN_FAILURES, cause=type(error).__name__)
+    def _beat(self) -> None:
+        telemetry.set_gauge(names.RUN_ACTIVE, 1)
+        telemetry.set_gauge(names.QUIET_LIMIT, self.quiet_limit_s)
+        telemetry.set_gauge(names.LAST_EVENT, self._clock())
 
     def _step(self, loss: float) -> None:
         now = self._clock()

@@ -19,7 +19,7 @@ import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
 
-from fedkim_ray.errors import EnvironmentProblemError, StorageError
+from fedkim_ray.errors import EnvironmentProblemError, StorageError, TakenOverError
 from fedkim_ray.types import Params
 
 MANIFEST = "manifest.json"
@@ -43,14 +43,14 @@ class Claim:
         """Read the record.
 
         Raises:
-            StorageError: another has it by now.
+            TakenOverError: another has it by now.
         """
         try:
             is_ours = Folder.at(self.url).read_json(CLAIM_FILE)["token"] == self.token
         except StorageError:  # it was given back
             is_ours = False
         if not is_ours:
-            raise StorageError(
+            raise TakenOverError(
                 f"Another driver took over this run: the {CLAIM_FILE} of {self.url!r} is not ours.",
                 "A run has one driver, the one that started or resumed it last.",
                 "Leave it to the other, and see `fedkim status`; this one publishes no more.",

@@ -36,7 +36,7 @@ def demo(
     data = f"{out}/data"
     loaded = load_recipe(recipe, [f"data.root={data}", *(overrides or [])])
     dtype = working_dtype(loaded.base.dtype, loaded.injection.use_gpu)
-    minutes = "10 to 15" if dtype == "float32" else "5 to 10"
+    minutes = "15 to 25" if dtype == "float32" else "5 to 10"
     console.print(f"In {dtype}, expect {minutes} minutes on 2 cores, after the first downloads.")
     with _phase("data", phases):
         write_demo(data)

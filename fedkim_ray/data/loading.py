@@ -124,7 +124,8 @@ class SampleSet(Sequence[Example]):
         """Decode row ``row``.
 
         Raises:
-            DataError: the row's image cannot be decoded; the text names file, row and column.
+            DataError: the row's image cannot be decoded; the text names file, row and column of a
+                set that was read from files.
         """
         if not 0 <= row < len(self):
             raise IndexError(row)
@@ -132,8 +133,9 @@ class SampleSet(Sequence[Example]):
         try:
             return self._chunks[chunk].decode(row - self._starts[chunk])
         except DataError as error:
-            place = self.origin.place(row) if self.origin else f"Row {row}"
-            came = f"{place}, column 'image': {error.came}"
+            if self.origin is None:
+                raise
+            came = f"{self.origin.place(row)}, column 'image': {error.came}"
             raise DataError(came, error.expected, error.remedy) from None
 
 
@@ -185,6 +187,8 @@ def decode_image(encoded: "bytes | pa.Buffer", size_px: int) -> np.ndarray:
         opened = Image.open(io.BytesIO(encoded))
         opened.load()
         image = opened if opened.mode == "L" else opened.convert("L")
+    except MemoryError:
+        raise
     except Exception as error:  # decoders fail in ways nobody can list, in words of the data's
         raise DataError(
             f"An image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}).",
