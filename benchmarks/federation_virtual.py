@@ -24,6 +24,7 @@ from fedkim_ray.config import FederationConfig
 from fedkim_ray.federation.coordinator import run_round
 from fedkim_ray.federation.ray_clients import RayClients
 from fedkim_ray.federation.strategies.fedavg import FedAvg
+from fedkim_ray.ray_connection import join_or_start
 
 MB = 2**20
 NUM_VALUES = 1024
@@ -94,13 +95,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--plot", help="write a figure there")
     args = parser.parse_args()
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=300 * MB,
-    )
+    join_or_start(num_cpus=4, object_store_memory=300 * MB)
     results = [one_round(number, args.slots) for number in args.clients]
     ray.shutdown()
     settings = {"slots": args.slots, "values": NUM_VALUES}

@@ -15,9 +15,14 @@ from fedkim_ray.errors import EnvironmentProblemError
 
 CONNECT_TIMEOUT_S = 5.0
 """Ray itself goes on trying an address where nobody listens for more than two minutes."""
-NUM_STARTING = 8
-"""Processes that a local Ray may start at once: a run is many small ones, and Ray warns where they
-are several times this number, which is else the number of cores."""
+LOCAL_ENV = {
+    # Processes that it may start at once: a run is many small ones, and Ray warns where they are
+    # several times this number, which is else the number of cores.
+    "RAY_worker_maximum_startup_concurrency": "8",
+    # A process a training run that looks for nodes about to be taken away: there is this one alone.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""What a local Ray is told by way of the environment."""
 
 
 def joins_a_cluster() -> bool:
@@ -38,7 +43,8 @@ def join_or_start(**local: Any) -> Any:
         if joins_a_cluster():
             _require_listener(os.environ["RAY_ADDRESS"])
             return ray.init(log_to_driver=False)
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(NUM_STARTING))
+        for name, value in LOCAL_ENV.items():
+            os.environ.setdefault(name, value)
         return ray.init(
             address="local",
             include_dashboard=False,
@@ -50,7 +56,8 @@ def join_or_start(**local: Any) -> Any:
         raise EnvironmentProblemError(
             f"Ray could not be started or reached: {str(error).splitlines()[0]}",
             "Work is done in a Ray cluster (RAY_ADDRESS) or in a local Ray.",
-            "Check RAY_ADDRESS, or unset it for a local Ray.",
+            "Check RAY_ADDRESS, and RAY_AUTH_TOKEN where the cluster asks for a token; or unset "
+            "RAY_ADDRESS for a local Ray.",
         ) from error
 
 

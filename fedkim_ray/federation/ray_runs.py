@@ -16,11 +16,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util import remove_placement_group
 
 from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.ray_worker import MailboxTold, run_member
+from fedkim_ray.ray_lean import MemberTrainer
 
 WORKER_RESTARTS = -1
 """Times Ray Train restarts a member's worker: any number, for it never forgets one and a run may be
@@ -81,8 +82,8 @@ class TrainRuns:
                 remove_placement_group(placement)
         self._threads = []
 
-    def _trainer(self, name: str, spec: MemberSpec, config: dict[str, Any]) -> TorchTrainer:
-        return TorchTrainer(
+    def _trainer(self, name: str, spec: MemberSpec, config: dict[str, Any]) -> MemberTrainer:
+        return MemberTrainer(
             run_member,
             train_loop_config=config,
             torch_config=TorchConfig(backend="gloo", timeout_s=TEAM_TIMEOUT_S),
@@ -100,7 +101,7 @@ class TrainRuns:
             ),
         )
 
-    def _live(self, trainer: TorchTrainer, member: MemberId, name: str) -> None:
+    def _live(self, trainer: MemberTrainer, member: MemberId, name: str) -> None:
         """Run one member to its end, in a thread of its own; whatever ends it is its loss."""
         cause = "it ended"
         try:

@@ -14,20 +14,21 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.config import InjectionConfig
 from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.worker import InjectionPlan, InjectionWorker
+from fedkim_ray.ray_lean import LeanTrainer
 from fedkim_ray.ray_placement import PlacementFreed
 
 OnStep = Callable[[int, float], None]
-WORKER_ENV = {"GOMP_SPINCOUNT": "1000"}
+WORKER_ENV = {"GOMP_SPINCOUNT": "20000"}
 """Read when a worker's OpenMP loads. A thread that waits at a barrier spins this often and then
 sleeps: with the default, 300,000, it spins through whole time slices where another process wants
-its core, and a step takes ten times as long and more."""
+its core; with a thousand it sleeps at every barrier, and waking takes longer than the wait."""
 LOST_CONNECTION = re.compile(
     "connection (closed|reset|refused)|broken pipe|remote process exit", re.IGNORECASE
 )
@@ -102,7 +103,7 @@ class InjectionRun:
         """Let go of the queue; workers that still run end with this process's Ray."""
         self._progress.shutdown(force=True)
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: LeanTrainer) -> None:
         try:
             trainer.fit()
         except BaseException as error:  # told to who waits
@@ -121,8 +122,8 @@ def _trainer(
     injection: InjectionConfig,
     scratch: str,
     max_failures: int,
-) -> TorchTrainer:
-    return TorchTrainer(
+) -> LeanTrainer:
+    return LeanTrainer(
         work,
         train_loop_config=config,
         scaling_config=ScalingConfig(  # mypy reads Ray Train 1; this is 2

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GROUND = {f"fedkim_ray.{m}" for m in ("types", "errors", "config", "metric_names", "storage")}
 TELEMETRY = {"fedkim_ray.telemetry"}
-RAY_TRAIN = {"fedkim_ray.ray_placement"}
+RAY_TRAIN = {"fedkim_ray.ray_placement", "fedkim_ray.ray_lean"}
 DATA = GROUND | {"fedkim_ray.data"}
 ENCODERS = DATA | {"fedkim_ray.encoders"}
 FEDERATION = ENCODERS | TELEMETRY | RAY_TRAIN

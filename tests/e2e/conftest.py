@@ -14,6 +14,9 @@ import pytest
 
 BIN = Path(sys.executable).parent
 ADDRESS = "http://127.0.0.1:8299"
+"""Where the head takes jobs."""
+GCS = "127.0.0.1:6399"
+"""Where it takes drivers."""
 
 
 @pytest.fixture(scope="module")

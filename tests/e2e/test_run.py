@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from fedkim_ray.storage import Folder
+from tests.e2e.conftest import GCS
 
 BIN = Path(sys.executable).parent
 QUICKEST = ("federation.execution=local", "injection.workers=whole_run")
 """Fewest processes, and by promise the same numbers."""
+PHASES = ("round_started", "aggregated", "injection_step", "injected")
+"""What a driver says as clients train, and before and after the two things that a round ends in."""
 FEW_STEPS = ["--set", "injection.steps_per_round=4", "--set", "federation.local.epochs=1"]
 
 
@@ -33,16 +36,23 @@ class Run:
         assert code == exit_code, self.said.read_text()
         return self.said.read_text()
 
-    def wait_for(self, file: Path, timeout_s: float = 240.0) -> None:
-        """Wait until the run has written a file."""
+    def wait_for(self, file: Path, words: str = "", timeout_s: float = 240.0) -> None:
+        """Wait until the run has written a file, and these words into it."""
         deadline = time.monotonic() + timeout_s
-        while not file.exists():
+        while not file.exists() or words not in file.read_text():
             assert self.process.poll() is None, self.said.read_text()
-            assert time.monotonic() < deadline, f"{file} did not appear"
+            assert time.monotonic() < deadline, f"{file} did not get {words!r}"
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        """End the driver without a word to anybody."""
+        self.process.kill()
+        self.process.wait()
 
-def start(run: Path, root: str | None = None, *overrides: str) -> Run:
+
+def start(
+    run: Path, root: str | None = None, *overrides: str, env: dict[str, str] | None = None
+) -> Run:
     """Start `fedkim run` on the tiny recipe, or resume where no root is given.
 
     The root is given relative to a working folder that Ray's workers do not share.
@@ -54,7 +64,10 @@ def start(run: Path, root: str | None = None, *overrides: str) -> Run:
     said = run.with_suffix(".txt")
     with said.open("w") as sink:
         return Run(
-            subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, cwd=where.parent), said
+            subprocess.Popen(
+                command, stdout=sink, stderr=subprocess.STDOUT, cwd=where.parent, env=env
+            ),
+            said,
         )
 
 
@@ -63,16 +76,19 @@ def last_params(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.ray
-def test_a_killed_run_resumes_to_the_same_numbers(tiny_root: str, tmp_path: Path) -> None:
+def test_a_driver_killed_in_every_phase_resumes_to_the_same_numbers(
+    tiny_root: str, tmp_path: Path, head: dict[str, str]
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(whole, tiny_root, *QUICKEST).finish()
 
-    run = start(killed, root=tiny_root)
-    run.wait_for(killed / "rounds/0000/injected/manifest.json")
-    run.process.kill()
-    run.process.wait()
+    cluster = head | {"RAY_ADDRESS": GCS}  # the same one each time: it must be free for the next
+    for phase in PHASES:
+        run = start(killed, root=None if killed.exists() else tiny_root, env=cluster)
+        run.wait_for(killed / "log.jsonl", f'"event": "{phase}", "round": 0')
+        run.kill()
     assert not (killed / "bundle/manifest.json").exists()
-    start(killed).finish()
+    start(killed, env=cluster).finish()
 
     expected, came = last_params(whole), last_params(killed)
     assert came.keys() == expected.keys()
