@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.federation_noop import open_no_training, parameters, setups
 from benchmarks.harness import options, report
 from fedkim_ray.config import FederationConfig
+from fedkim_ray.drawing import new_panels
 from fedkim_ray.federation.coordinator import run_round
 from fedkim_ray.federation.ray_clients import RayClients
 from fedkim_ray.federation.strategies.fedavg import FedAvg
@@ -75,9 +74,7 @@ def one_round(num_clients: int, slots: int) -> dict[str, Any]:
 
 def plot(results: list[dict[str, Any]], path: str) -> None:
     """Draw seconds and memory over the number of clients."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    seconds, memory = figure.subplots(1, 2)
+    figure, [seconds, memory] = new_panels(8, 3.2, columns=2)
     numbers = [r["clients"] for r in results]
     seconds.plot(numbers, [r["round_s"] for r in results], marker="o")
     seconds.set(xlabel="virtual clients", ylabel="seconds a round", ylim=(0, None))

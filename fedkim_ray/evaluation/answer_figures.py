@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from fedkim_ray.drawing import new_panels
 from fedkim_ray.evaluation.answers import of_task
 from fedkim_ray.evaluation.metrics import NUM_BINS, bins_of
 from fedkim_ray.evaluation.results import STANDINGS, EvaluationReport, TaskResult
@@ -71,11 +71,8 @@ def _panels(
     scored = {title: tasks for title, tasks in scored.items() if tasks}
     if not scored:
         return None
-    figure = Figure(figsize=(4.6 * len(scored), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, tasks) in zip(
-        np.atleast_1d(figure.subplots(1, len(scored))), scored.items(), strict=True
-    ):
+    figure, panels = new_panels(4.6 * len(scored), 4.4, columns=len(scored))
+    for axes, (title, tasks) in zip(panels, scored.items(), strict=True):
         for task in tasks:
             draw(axes, of_task(answers, task.task), task)
         axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)

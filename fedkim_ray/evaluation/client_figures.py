@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from fedkim_ray.drawing import new_panels
 
 MAX_CLIENTS = 12
 """Lines that an eye can tell apart; of more clients the first by name are drawn."""
@@ -28,10 +29,9 @@ def client_curves(rounds: Sequence[Mapping[str, Any]]) -> Figure | None:
     names = sorted({name for clients in by_round.values() for name in clients})
     if not names:
         return None
-    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, panels = new_panels(9.0, 3.2, columns=len(PANELS))
     xs = range(min(by_round), max(by_round) + 1)
-    for axes, (title, value_of) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    for axes, (title, value_of) in zip(panels, PANELS, strict=True):
         for name in names[:MAX_CLIENTS]:
             own = [by_round.get(x, {}).get(name) for x in xs]
             ys = [None if client is None else value_of(client) for client in own]

@@ -1,37 +1,19 @@
-"""The report's figures, as inline SVG. No pyplot: nothing global, any thread."""
+"""The report's figures."""
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fedkim_ray.drawing import new_figure
 from fedkim_ray.evaluation.results import EvaluationReport, Standing, TaskResult
 
 COLOURS: Mapping[Standing, str] = {"train": "#1f6f8b", "left_out": "#8a5a9e", "unseen": "#c97b2a"}
 SHORT: Mapping[Standing, str] = {"train": "trained", "left_out": "left out", "unseen": "unseen"}
 WINDOW_STEPS = 10
 """Steps that a smoothed loss is a mean of."""
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, the same bytes each time."""
-    sink = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fedkim"}):
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    text = sink.getvalue()
-    return text[text.index("<svg") :]
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG of 150 dots an inch."""
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=150)
-    return sink.getvalue()
 
 
 def auroc_bars(report: EvaluationReport) -> Figure | None:
@@ -163,13 +145,6 @@ def round_curves(rounds: Sequence[Mapping[str, Any]]) -> Figure | None:
     axes.set_ylabel("AUROC of the heads, validation")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return figure
-
-
-def new_figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
-    """Return a figure with one pair of axes."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
 
 
 def _bar(axes: Any, place: int, row: TaskResult) -> None:

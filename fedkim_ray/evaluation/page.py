@@ -7,8 +7,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fedkim_ray.drawing import svg
 from fedkim_ray.evaluation.bootstrap import Estimate
-from fedkim_ray.evaluation.figures import svg
 
 SHARED = Path(__file__).parent
 """Where ``_style.html`` lies, which every page includes."""

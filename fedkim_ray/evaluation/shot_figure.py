@@ -4,8 +4,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedkim_ray.drawing import new_figure, png, svg
 from fedkim_ray.evaluation.bootstrap import Estimate
-from fedkim_ray.evaluation.figures import COLOURS, new_figure, png, svg
+from fedkim_ray.evaluation.figures import COLOURS
 from fedkim_ray.evaluation.shots import ShotCurve
 from fedkim_ray.storage import Folder
 

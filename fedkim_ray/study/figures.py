@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fedkim_ray.drawing import new_panels
 from fedkim_ray.evaluation.results import STANDINGS, Standing
 from fedkim_ray.study.results import StudyReport
 
@@ -38,9 +38,8 @@ def study_bars(report: StudyReport) -> Figure:
     Trained tasks above, with the supervised references; the others below, which those lack.
     """
     shown = [standing for standing in STANDINGS if report.tasks(standing)]
-    figure = Figure(figsize=(11.0, 0.8 + 3.1 * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, standing in zip(np.atleast_1d(figure.subplots(len(shown), 1)), shown, strict=True):
+    figure, panels = new_panels(11.0, 0.8 + 3.1 * len(shown), rows=len(shown))
+    for axes, standing in zip(panels, shown, strict=True):
         _panel(axes, report, standing)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=8)

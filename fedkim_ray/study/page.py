@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedkim_ray.evaluation.figures import png, svg
+from fedkim_ray.drawing import png, svg
 from fedkim_ray.evaluation.page import render
 from fedkim_ray.evaluation.report import NAMES
 from fedkim_ray.evaluation.results import STANDINGS

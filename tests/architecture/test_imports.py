@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GROUND = {f"fedkim_ray.{m}" for m in ("types", "errors", "config", "metric_names", "storage")}
+LEAVES = ("types", "errors", "config", "metric_names", "storage", "drawing")
+GROUND = {f"fedkim_ray.{leaf}" for leaf in LEAVES}
 TELEMETRY = {"fedkim_ray.telemetry"}
 RAY_TRAIN = {"fedkim_ray.ray_placement", "fedkim_ray.ray_lean"}
 DATA = GROUND | {"fedkim_ray.data"}

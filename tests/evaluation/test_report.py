@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
+from fedkim_ray.drawing import svg
 from fedkim_ray.evaluation import figures
 from fedkim_ray.evaluation.compare import compare
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
@@ -162,7 +163,7 @@ def test_figures_are_the_same_bytes_each_time(report: EvaluationReport) -> None:
     first, second = (figures.auroc_bars(report) for _ in range(2))
     assert first is not None
     assert second is not None
-    assert figures.svg(first) == figures.svg(second)
+    assert svg(first) == svg(second)
 
 
 def test_nothing_to_draw_draws_nothing() -> None:

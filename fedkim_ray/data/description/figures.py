@@ -1,16 +1,14 @@
 """What a data root looks like: label balance, missingness, example images and ECG strips."""
 
-import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedkim_ray.data.description.survey import PlaceFacts
 from fedkim_ray.data.loading import Example
 from fedkim_ray.data.schema import SignalSpec
+from fedkim_ray.drawing import new_figure, new_panels
 from fedkim_ray.types import Modality
 
 NO, YES = "#9db7c4", "#1f6f8b"
@@ -18,20 +16,9 @@ STRIP_SPREAD_MV = 2.0
 """Distance between the zero lines of two leads."""
 
 
-def as_svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, the same bytes each time."""
-    FigureCanvasAgg(figure)
-    sink = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fedkim"}):
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    text = sink.getvalue()
-    return text[text.index("<svg") :]
-
-
 def label_balance(places: Sequence[PlaceFacts]) -> Figure:
     """Bars of examples by place, the share of yes in dark."""
-    figure = Figure(figsize=(8.0, 0.8 + 0.28 * len(places)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(8.0, 0.8 + 0.28 * len(places))
     names = [f"{p.task} · {p.name}" for p in places]
     yes = np.array([p.num_yes or 0 for p in places])
     rest = np.array([p.num_examples for p in places]) - yes
@@ -48,10 +35,7 @@ def missingness(places: Sequence[PlaceFacts], modality: Modality) -> Figure:
     rows = [p for p in places if modality in p.features]
     features = [f.name for f in rows[0].features[modality]]
     shares = np.array([[f.ever_observed for f in p.features[modality]] for p in rows])
-    figure = Figure(
-        figsize=(3.0 + 0.55 * len(features), 1.4 + 0.3 * len(rows)), layout="constrained"
-    )
-    axes = figure.subplots()
+    figure, axes = new_figure(3.0 + 0.55 * len(features), 1.4 + 0.3 * len(rows))
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (i, j), share in np.ndenumerate(shares):
         colour = "white" if share > 0.6 else "black"
@@ -64,10 +48,8 @@ def missingness(places: Sequence[PlaceFacts], modality: Modality) -> Figure:
 
 def image_row(examples: Sequence[Example]) -> Figure:
     """Images side by side, each with its answer."""
-    figure = Figure(figsize=(1.7 * len(examples), 2.0), layout="constrained")
-    for axes, example in zip(
-        np.atleast_1d(figure.subplots(1, len(examples))), examples, strict=True
-    ):
+    figure, panels = new_panels(1.7 * len(examples), 2.0, columns=len(examples))
+    for axes, example in zip(panels, examples, strict=True):
         axes.imshow(example.arrays["image"], cmap="gray", vmin=0, vmax=1)
         axes.set_title(example.answer[:24], fontsize=8)
         axes.set_axis_off()
@@ -78,8 +60,7 @@ def ecg_strip(example: Example, spec: SignalSpec) -> Figure:
     """One electrocardiogram, a line a lead, on paper of 0.2 s by 0.5 mV."""
     signal = example.arrays["signal"]
     seconds = np.arange(signal.shape[1]) / spec.sampling_rate_hz
-    figure = Figure(figsize=(10.0, 0.8 + 0.62 * len(signal)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(10.0, 0.8 + 0.62 * len(signal))
     for row, (lead, values) in enumerate(zip(spec.leads, signal, strict=True)):
         zero = -STRIP_SPREAD_MV * row
         axes.plot(seconds, values + zero, color="#20242b", linewidth=0.7)

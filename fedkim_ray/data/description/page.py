@@ -9,7 +9,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedkim_ray.data.description.figures import (
-    as_svg,
     ecg_strip,
     image_row,
     label_balance,
@@ -20,6 +19,7 @@ from fedkim_ray.data.importing.record import ImportRecord, read_records
 from fedkim_ray.data.loading import Example, SampleSet
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.data.sample_files import Origin, stream_samples
+from fedkim_ray.drawing import svg
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 
@@ -65,7 +65,7 @@ def description_page(
 
 
 def _inline(figure: Figure) -> Markup:
-    return Markup(as_svg(figure))
+    return Markup(svg(figure))
 
 
 def _sentence(record: ImportRecord) -> str:
