@@ -34,6 +34,9 @@ RECONNECTS = 5
 OnLine = Callable[[str], None]
 
 NO_AGENT = "No available agent"
+STOP_WAIT_S = 60
+"""Seconds that a run which is told to end may take; after three, Ray's own, its clients still train
+and Ray would kill the driver, as if by accident."""
 AGENT_TIMEOUT_S = 60.0
 """A head answers some seconds before the agent that starts its jobs is there."""
 
@@ -105,6 +108,7 @@ def _submit(
     evaluate: bool,
     runtime_env: dict[str, Any],
 ) -> str:
+    runtime_env = {**runtime_env, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}}
     command = ["fedkim", "run", *arguments, "--out", run_url, "--events"]
     command += [] if evaluate else ["--no-evaluate"]
     submission_id = f"{SUBMISSION_PREFIX}{uuid.uuid4().hex[:10]}"

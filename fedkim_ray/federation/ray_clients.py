@@ -262,7 +262,7 @@ class RayClients:
         everybody = PoolSetup.join(list(self._setups.values())).model_dump_json()
         for member, spec in self.member_specs.items():
             own = everybody if self._pooled else self._own_setup(member)
-            self._runs.start(member, spec, {"setup": own, "opener": self._opener})
+            self._runs.start(member, spec, own, self._opener)
 
     def _own_setup(self, client_id: ClientId) -> str:
         """Return a resident's setup: it learns of no other client."""

@@ -1,13 +1,13 @@
 """Long-lived Ray Train runs: one a member, started together and ended together.
 
-Starting a run costs seconds and a round costs less, so a member's ``TorchTrainer`` stays up and
+Starting a run costs seconds and a round costs less, so a member's run stays up and
 asks for work round after round. The driver holds a thread a run.
 """
 
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,9 @@ from ray.train.torch import TorchConfig
 from ray.util import remove_placement_group
 
 from fedkim_ray.federation.members import MemberId
-from fedkim_ray.federation.ray_worker import MailboxTold, run_member
+from fedkim_ray.federation.ray_told import MailboxTold
+from fedkim_ray.federation.ray_worker import run_member
+from fedkim_ray.federation.setup import Opener
 from fedkim_ray.ray_lean import MemberTrainer
 
 WORKER_RESTARTS = -1
@@ -61,10 +63,11 @@ class TrainRuns:
         self._attempt = uuid.uuid4().hex[:8]  # Ray Train restores a run whose name it has seen
         self._threads: list[threading.Thread] = []
 
-    def start(self, member: MemberId, spec: MemberSpec, config: Mapping[str, Any]) -> None:
+    def start(self, member: MemberId, spec: MemberSpec, setup: str, opener: Opener) -> None:
         """Start a member's run in a thread of its own."""
         name = f"{self._run_id}-{member}-{self._attempt}"
-        trainer = self._trainer(name, spec, {**config, "member": member, "mailbox": self._mailbox})
+        work = partial(run_member, member, self._mailbox, setup, opener)
+        trainer = self._trainer(name, spec, work)
         thread = threading.Thread(
             target=partial(self._live, trainer, member, name), name=name, daemon=True
         )
@@ -82,11 +85,11 @@ class TrainRuns:
                 remove_placement_group(placement)
         self._threads = []
 
-    def _trainer(self, name: str, spec: MemberSpec, config: dict[str, Any]) -> MemberTrainer:
+    def _trainer(self, name: str, spec: MemberSpec, work: Callable[[], None]) -> MemberTrainer:
+        team = TorchConfig(backend="gloo", timeout_s=TEAM_TIMEOUT_S)
         return MemberTrainer(
-            run_member,
-            train_loop_config=config,
-            torch_config=TorchConfig(backend="gloo", timeout_s=TEAM_TIMEOUT_S),
+            work,
+            backend_config=team if spec.num_workers > 1 else None,
             scaling_config=ScalingConfig(
                 num_workers=spec.num_workers,
                 use_gpu=False,

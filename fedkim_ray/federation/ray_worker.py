@@ -13,11 +13,10 @@ from ray.exceptions import ActorDiedError
 from fedkim_ray.federation.exchange import ClientFailure, RoundPlan, serve_plans
 from fedkim_ray.federation.mailbox import Mailbox, Payload
 from fedkim_ray.federation.members import MemberId
-from fedkim_ray.federation.setup import PoolSetup
+from fedkim_ray.federation.setup import Opener, PoolSetup
 from fedkim_ray.federation.team import TeamExchange, team_of_process
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_params, encode_update
-from fedkim_ray.ray_placement import PlacementFreed
 from fedkim_ray.types import Params
 
 HUNG = 75
@@ -28,21 +27,21 @@ REPORT_EVERY_S = 10.0
 would wait for it. Every update reaches the driver, its log and its metrics without them."""
 
 
-def run_member(config: dict[str, Any]) -> None:
+def run_member(member: MemberId, mailbox: Any, setup: str, opener: Opener) -> None:
     """Serve plans until the run is over: the train function of a member's Ray Train run.
 
     After a crash Ray Train calls it again, and the member asks for the plan it has not answered; so
     it does where the mailbox could not be reached for a while.
     """
-    setup = PoolSetup.model_validate_json(config["setup"])
-    torch.set_num_threads(setup.shared.threads)
+    pool = PoolSetup.model_validate_json(setup)
+    torch.set_num_threads(pool.shared.threads)
     team = team_of_process()
-    own, leads = RayExchange(config["member"], config["mailbox"]), team.rank == 0
+    own, leads = RayExchange(member, mailbox), team.rank == 0
     try:
         if leads:
             own.join()
         exchange = own if team.size == 1 else TeamExchange(own, leads)
-        serve_plans(exchange, config["opener"](setup.of))
+        serve_plans(exchange, opener(pool.of))
     except ActorDiedError:
         return  # the mailbox is gone, and with it the run
 
@@ -162,22 +161,3 @@ class OwningMailbox(Mailbox):
 
 
 RayMailbox: Any = ray.remote(OwningMailbox)
-
-
-class MailboxTold(PlacementFreed):
-    """Tells the mailbox what of a run stays in the cluster: ``fit`` offers no way to end it."""
-
-    def __init__(self, mailbox: Any) -> None:
-        super().__init__()
-        self._mailbox = mailbox
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Send this controller's own handle."""
-        controller = ray.get_runtime_context().current_actor
-        ray.get(self._mailbox.add_controller.remote(controller))
-
-    def before_init_train_context(self, workers: Any) -> dict[str, list[Any]]:
-        """Send the placement group of the new workers."""
-        arguments = super().before_init_train_context(workers)
-        ray.get(self._mailbox.add_placement.remote(self._placement))
-        return arguments

@@ -135,7 +135,7 @@ def _trainer(
             },
             label_selector=injection.worker_selector or None,  # type: ignore[call-arg]
         ),
-        torch_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
+        backend_config=TorchConfig(backend="nccl" if injection.use_gpu else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
             # Ray Train restores a repeated name: every attempt has one of its own.
             name=f"injection-{uuid.uuid4().hex[:8]}",

@@ -18,7 +18,7 @@ def live(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
     monkeypatch.setattr(RayExchange, "join", fail)
     setup = PoolSetup.join(list(tiny.setups.values())).model_dump_json()
-    run_member({"setup": setup, "member": "north", "mailbox": None, "opener": OpenClients})
+    run_member("north", None, setup, OpenClients)
 
 
 def test_a_dead_mailbox_ends_a_member(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
