@@ -9,6 +9,7 @@ class Cluster:
     """Takes a job and remembers what it was given."""
 
     def submit_job(self, **told: Any) -> str:
+        """Return the job's id."""
         self.told = told
         return str(told["submission_id"])
 
