@@ -18,8 +18,8 @@ from tests.e2e.conftest import GCS
 BIN = Path(sys.executable).parent
 QUICKEST = ("federation.execution=local", "injection.workers=whole_run")
 """Fewest processes, and by promise the same numbers."""
-PHASES = ("round_started", "aggregated", "injection_step", "injected")
-"""What a driver says as clients train, and before and after the two things that a round ends in."""
+PHASES = ("round_started", "injection_step", "injected")
+"""What a driver says while clients train, while it injects, and before their next round."""
 FEW_STEPS = ["--set", "injection.steps_per_round=4", "--set", "federation.local.epochs=1"]
 
 
