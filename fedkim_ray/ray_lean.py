@@ -1,8 +1,8 @@
 """Ray Train 2.60 without what nobody here would ask: helper processes, and imports of torch.
 
 Every helper of a run is a Python process of its own: seconds of a core to start, and from then on
-hundreds of wake-ups a second, each of which stops a training thread on a busy core. A federation
-has a run for each client.
+it wakes all the time, even with nothing to do, and stops a training thread on a busy core. A
+federation has a run for each client.
 """
 
 from typing import Any, ClassVar
