@@ -21,8 +21,8 @@ from benchmarks.harness import interleave, options, report
 from fedkim_ray.config import FederationConfig
 from fedkim_ray.federation.clients import Delivered, Reply
 from fedkim_ray.federation.coordinator import run_round
-from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.strategies.fedavg import FedAvg
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_update, encode_update

@@ -17,7 +17,7 @@ from fedkim_ray.data.loading import JoinedSamples, collate, epoch_batches
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.federation.client import Client, new_model
-from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.setup import ClientSetup
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.storage import Folder

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from fedkim_ray.federation.exchange import OpenTrainer, RoundPlan
+from fedkim_ray.federation.exchange import OpenTrainer
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.setup import ClientSetup, SetupOf
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import Params

@@ -37,7 +37,7 @@ def resident_mb(pid: int) -> float:
 
 def one_round(num_clients: int, slots: int) -> dict[str, Any]:
     """Run a round of a few clients that starts the slots' processes, then the timed one of all."""
-    federation = FederationConfig(num_slots=slots, cpus_per_client=0.5)
+    federation = FederationConfig(execution="pooled", num_slots=slots, cpus_per_client=0.5)
     strategy = FedAvg()
     state = strategy.init(parameters(NUM_VALUES))
     with (
@@ -48,7 +48,6 @@ def one_round(num_clients: int, slots: int) -> dict[str, Any]:
             0,
             "virtual",
             scratch,
-            pooled=True,
             opener=open_no_training,
         ) as clients,
     ):

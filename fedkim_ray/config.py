@@ -190,8 +190,8 @@ class FederationConfig(Frozen):
     clients_train: bool = True
     """False leaves the clients out: encoders then learn from the public data alone."""
     execution: Literal["resident", "pooled", "local"] = "resident"
-    """``resident``: one long-lived Ray Train run a client. ``pooled``: ``num_slots`` runs that take
-    the next sampled client from a queue. ``local``: a plain loop, no Ray."""
+    """``resident``: one long-lived Ray Train run a client. ``pooled``: ``num_slots`` actors that
+    take the next sampled client from a queue. ``local``: a plain loop, no Ray."""
     num_slots: PositiveInt = 2
     """Clients that train at the same time in pooled execution."""
     weighting: Literal["examples", "equal"] = "examples"
@@ -225,6 +225,13 @@ class FederationConfig(Frozen):
     """Custom Ray resources that pin a client to its own node: {client: {resource: amount}}."""
     client_selector: dict[str, LabelSelector] = Field(default_factory=dict)
     """Ray node labels that pin a client to its own node: {client: {label: value}}."""
+
+    @property
+    def uses_ray_train(self) -> bool:
+        """Whether members are Ray Train runs: a client with a home, or a slot of many workers."""
+        return self.execution == "resident" or (
+            self.execution == "pooled" and self.workers_per_client > 1
+        )
 
     def pins(self, client: str) -> dict[str, float | str]:
         """Return the resources and labels that say where a client runs; none where anywhere."""

@@ -36,6 +36,7 @@ from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.clients import Clients
 from fedkim_ray.federation.coordinator import run_round, score_params
+from fedkim_ray.federation.plan import Work
 from fedkim_ray.federation.ray_clients import open_clients
 from fedkim_ray.federation.round_files import (
     SCORES_FILE,
@@ -45,7 +46,6 @@ from fedkim_ray.federation.round_files import (
 )
 from fedkim_ray.federation.setup import make_setups, require_no_running_statistics
 from fedkim_ray.federation.strategies import build_strategy
-from fedkim_ray.federation.update import Work
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.injection.parts import require_targets
 from fedkim_ray.injection.public_data import load_public
@@ -312,7 +312,6 @@ def _clients_of(
         return
     tell({"event": "clients_starting", "clients": [*plan.tasks_by_client]})
     with open_clients(
-        recipe.federation.execution,
         client_ids=tuple(plan.tasks_by_client),
         data_url=recipe.data.root,
         spec=plan.card.spec,

@@ -1,10 +1,12 @@
 """Names for the values that travel between folders."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+
+if TYPE_CHECKING:  # processes that hold no tensor start without torch
+    from torch import Tensor
 
 ClientId: TypeAlias = str
 TaskId: TypeAlias = str
@@ -13,7 +15,7 @@ LabelSelector: TypeAlias = dict[
     str, Annotated[str, Field(pattern=r"^!?([\w.-]+|in\([\w.-]+(, ?[\w.-]+)*\))$")]
 ]
 """Ray node labels that a process asks of its node: ``x``, ``!x``, ``in(x, y)`` or ``!in(x, y)``."""
-Params: TypeAlias = Mapping[str, Tensor]
+Params: TypeAlias = Mapping[str, "Tensor"]
 """Parameter tensors by name; the first two dotted parts of a name are its parameter group."""
 
 SUBMISSION_PREFIX = "fedkim-job-"

@@ -122,8 +122,10 @@ def _show(recipe: Recipe, facts: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"A round moves {facts['bytes_down'] / MB:.2f} MB down and {facts['bytes_up'] / MB:.2f} MB "
-        f"up; the driver holds {facts['server_bytes'] / MB:.2f} MB to aggregate, and each "
-        f"long-lived run {facts['control_bytes'] / MB:.0f} MB beside its worker."
+        f"up; the driver holds {facts['server_bytes'] / MB:.2f} MB to aggregate."
     )
+    if facts["control_bytes"]:
+        beside = f"{facts['control_bytes'] / MB:.0f} MB"
+        console.print(f"Each long-lived Ray Train run holds {beside} beside its worker.")
     for sentence in facts["missing"] or ["Nothing is missing."]:
         console.print(sentence)

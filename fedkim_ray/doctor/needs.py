@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from fedkim_ray.config import Recipe
 from fedkim_ray.data.root import DatasetCard
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.federation.sizing import CONTROL_BYTES, client_worker_bytes, transfers
+from fedkim_ray.federation.sizing import client_worker_bytes, control_bytes, transfers
 from fedkim_ray.federation.wire import encode_params
 from fedkim_ray.injection.base_model import empty_base, working_dtype
 from fedkim_ray.injection.m3oe import linear_layers, target_names
@@ -32,7 +32,7 @@ class Needs(Frozen):
     round_traffic: int
     """Both ways, all clients, training and scoring."""
     client_memory: dict[ClientId, int]
-    """Of a client's worker, its data, and its Ray Train run's controller and helpers."""
+    """Of a client's worker, its data, and a Ray Train run's controller and helpers if it is one."""
     injection_memory: int
     """Of one injection worker."""
     run_disk: int
@@ -53,7 +53,7 @@ def needs_of(
     """
     light = LightModel(recipe.encoders, card.spec, tasks)
     model = len(encode_params(light.params()))
-    beside_data = client_worker_bytes(light) + CONTROL_BYTES
+    beside_data = client_worker_bytes(light) + control_bytes(recipe.federation)
     llm = empty_base(base)
     frozen_bytes, adapter_bytes = _frozen_bytes(llm, recipe), 4 * _adapter_parameters(llm, recipe)
     num_down, num_up = transfers(recipe.federation, len(clients))

@@ -25,9 +25,9 @@ from fedkim_ray.data.loading import Batch, JoinedSamples, epoch_batches, load_ba
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import TrainingDivergedError
 from fedkim_ray.federation.client_data import group_examples, load_client_data
-from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.half_round import HalfRound, Progress
 from fedkim_ray.federation.objective import batch_loss, task_weights
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.scoring import metrics_of, score_heads
 from fedkim_ray.federation.setup import ClientSetup, require_no_running_statistics
 from fedkim_ray.federation.strategies.fedprox import proximal_term

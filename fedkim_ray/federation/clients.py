@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
-from fedkim_ray.federation.update import ClientUpdate, Work
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan, Work
+from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import ClientId, Params
 
 Event: TypeAlias = Mapping[str, Any]

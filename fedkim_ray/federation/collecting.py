@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fedkim_ray.errors import RoundFailedError
 from fedkim_ray.federation.clients import Clients
-from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.inbox import Inbox
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.round_policy import (
     Aggregate,
     Begin,

@@ -14,13 +14,13 @@ from fedkim_ray.errors import RoundFailedError
 from fedkim_ray.federation.aggregation import ServerState, Strategy
 from fedkim_ray.federation.clients import Clients, OnEvent
 from fedkim_ray.federation.collecting import Clock, collect, wait_for_clients
-from fedkim_ray.federation.exchange import RoundPlan
 from fedkim_ray.federation.inbox import Inbox
+from fedkim_ray.federation.plan import RoundPlan, Work
 from fedkim_ray.federation.report import RoundReport, export_failures, export_metrics, task_means
 from fedkim_ray.federation.round_policy import RoundPolicy
 from fedkim_ray.federation.round_times import RoundTimes
 from fedkim_ray.federation.sampling import number_to_sample, sample_clients
-from fedkim_ray.federation.update import ClientUpdate, Work, equally_weighted, without_groups
+from fedkim_ray.federation.update import ClientUpdate, equally_weighted, without_groups
 from fedkim_ray.types import ClientId, Params, TaskId, param_group
 
 CLOCK = Clock()

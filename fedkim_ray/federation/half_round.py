@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fedkim_ray.data.packages import scratch_dir
-from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.team import Team
 from fedkim_ray.federation.wire import encode_params
 from fedkim_ray.storage import Folder

@@ -5,11 +5,11 @@ from typing import Any
 
 from fedkim_ray.errors import FedKimError, RoundFailedError
 from fedkim_ray.federation.clients import Delivered, OnEvent, Reply
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan, Work
 from fedkim_ray.federation.report import ClientReport, FailureReport
 from fedkim_ray.federation.round_policy import RoundFacts
 from fedkim_ray.federation.spill import Spill
-from fedkim_ray.federation.update import ClientUpdate, Work, validate_update
+from fedkim_ray.federation.update import ClientUpdate, validate_update
 from fedkim_ray.types import ClientId, Params
 
 

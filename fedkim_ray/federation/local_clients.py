@@ -6,12 +6,8 @@ from typing import Self
 
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Delivered, Reply
-from fedkim_ray.federation.exchange import (
-    ClientFailure,
-    LocalExchange,
-    RoundPlan,
-    serve_plans,
-)
+from fedkim_ray.federation.exchange import LocalExchange, serve_plans
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.setup import ClientSetup, Opener
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import ClientId, Params

@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.members import MemberId, Members, Residents, Slots
-from fedkim_ray.federation.update import Work
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan, Work
 from fedkim_ray.types import ClientId
 
 Payload: TypeAlias = Any

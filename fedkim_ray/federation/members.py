@@ -7,7 +7,7 @@ next. The mailbox asks its kind, and acts on what it says.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
-from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.types import ClientId
 
 MemberId: TypeAlias = str

@@ -1,14 +1,14 @@
-"""Clients as long-lived Ray Train runs: resident, one run each, or pooled, a few slots for all.
+"""Clients on a Ray cluster: resident, a long-lived Ray Train run each, or pooled, slots for all.
 
-The driver holds one mailbox actor, the members of the run (``ray_runs``) talk to it
-(``ray_worker``); these files are all that the federation knows of Ray.
+The driver holds one mailbox actor (``ray_mailbox``); the members of the run (``ray_runs``,
+``ray_slots``) talk to it (``ray_exchange``). These files are all that the federation knows of Ray.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -19,12 +19,14 @@ from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Delivered, OnEvent, Reply
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
 from fedkim_ray.federation.mailbox import Letter, Member
 from fedkim_ray.federation.members import MemberId
-from fedkim_ray.federation.ray_runs import MemberSpec, TrainRuns
-from fedkim_ray.federation.ray_worker import RayMailbox
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
+from fedkim_ray.federation.ray_mailbox import RayMailbox
+from fedkim_ray.federation.ray_members import MemberSpec, MemberStarter
+from fedkim_ray.federation.ray_runs import TrainRuns
+from fedkim_ray.federation.ray_slots import SlotActors
 from fedkim_ray.federation.resources import missing_labels, missing_resources
 from fedkim_ray.federation.setup import ClientSetup, Opener, PoolSetup, make_setups
 from fedkim_ray.federation.strategies import build_strategy
@@ -41,7 +43,6 @@ POLL_S = 5.0
 
 
 def open_clients(
-    execution: Literal["resident", "pooled", "local"],
     *,
     client_ids: Sequence[ClientId],
     data_url: str,
@@ -59,14 +60,14 @@ def open_clients(
     """Return a run's clients; they start on entering and end on leaving the ``with`` block.
 
     Args:
-        execution: ``resident`` and ``pooled`` need a running Ray; ``local`` is a plain loop.
         client_ids: Who takes part.
         data_url: The data root; each client's own process opens its part of it.
         spec: Shapes and units of the data.
         encoders: The light model's encoders.
         tasks_by_client: Trained tasks that each client has data of.
         all_tasks: Trained tasks; the light model has a head for each yes/no task.
-        federation: Quorum, timeouts and resources.
+        federation: Execution, quorum, timeouts and resources; ``resident`` and ``pooled`` need a
+            running Ray.
         seed: The run's seed.
         run_id: Name of the run; unique within the cluster.
         scratch: Folder for Ray Train's own files; on a cluster one that all nodes reach.
@@ -79,9 +80,8 @@ def open_clients(
     setups = make_setups(
         client_ids, data_url, spec, encoders, tasks_by_client, all_tasks, federation, run_id
     )
-    if execution == "local":
+    if federation.execution == "local":
         return LocalClients(setups, seed)
-    pooled = execution == "pooled"
     return RayClients(
         setups,
         federation,
@@ -89,7 +89,6 @@ def open_clients(
         run_id,
         scratch,
         on_event,
-        pooled=pooled,
         quorum_suffices=quorum_suffices,
     )
 
@@ -106,7 +105,6 @@ class RayClients:
         scratch: str,
         on_event: OnEvent | None = None,
         *,
-        pooled: bool = False,
         quorum_suffices: bool = False,
         opener: Opener = OpenClients,
     ) -> None:
@@ -116,11 +114,11 @@ class RayClients:
         self._run_id = run_id
         self._scratch = scratch
         self._on_event = on_event
-        self._pooled = pooled
+        self._pooled = federation.execution == "pooled"
         self._quorum_suffices = quorum_suffices
         self._opener = opener
         self._mailbox: Any = None
-        self._runs: TrainRuns | None = None
+        self._starter: MemberStarter | None = None
         self._theta_ref: Any = None
 
     @property
@@ -207,7 +205,7 @@ class RayClients:
         if not ray.is_initialized():
             raise EnvironmentProblemError(
                 "Ray is not running.",
-                "Resident and pooled clients are Ray Train runs.",
+                "Resident and pooled clients run in a Ray cluster.",
                 "Start Ray first, or set federation.execution=local.",
             )
         try:
@@ -233,10 +231,10 @@ class RayClients:
             return
         with suppress(RayError):
             ray.get(self._mailbox.stop.remote(), timeout=timeout_s)
-        if self._runs is not None:
-            self._runs.end(timeout_s)
+        if self._starter is not None:
+            self._starter.end(timeout_s)
         ray.kill(self._mailbox)
-        self._mailbox, self._runs = None, None
+        self._mailbox, self._starter = None, None
 
     def _ask(self, answer: Any) -> Any:
         """Return the mailbox's answer.
@@ -258,11 +256,16 @@ class RayClients:
         self._mailbox = RayMailbox.options(num_cpus=0, scheduling_strategy=here).remote(
             self._pooled, self._federation.join_timeout_s
         )
-        self._runs = TrainRuns(self._run_id, self._scratch, self._mailbox)
+        self._starter = self._starter_of_members()
         everybody = PoolSetup.join(list(self._setups.values())).model_dump_json()
         for member, spec in self.member_specs.items():
             own = everybody if self._pooled else self._own_setup(member)
-            self._runs.start(member, spec, own, self._opener)
+            self._starter.start(member, spec, own, self._opener)
+
+    def _starter_of_members(self) -> MemberStarter:
+        if self._federation.uses_ray_train:
+            return TrainRuns(self._run_id, self._scratch, self._mailbox)
+        return SlotActors(self._run_id, self._mailbox)
 
     def _own_setup(self, client_id: ClientId) -> str:
         """Return a resident's setup: it learns of no other client."""

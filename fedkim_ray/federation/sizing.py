@@ -45,7 +45,7 @@ class RoundSize(Frozen):
     server_bytes: int
     """Memory that aggregation takes in the driver beside the updates in hand."""
     control_bytes: int
-    """Memory of one long-lived Ray Train run beside its worker."""
+    """Memory that each long-lived member takes beside its worker."""
 
     @property
     def bytes_down(self) -> int:
@@ -66,6 +66,11 @@ def transfers(federation: FederationConfig, num_clients: int) -> tuple[int, int]
     """
     num_sampled = number_to_sample(federation, num_clients)
     return num_sampled + (2 * num_clients if federation.evaluate else 0), num_sampled
+
+
+def control_bytes(federation: FederationConfig) -> int:
+    """Return the memory that a member takes beside its workers."""
+    return CONTROL_BYTES if federation.uses_ray_train else 0
 
 
 def client_worker_bytes(model: LightModel) -> int:
@@ -110,5 +115,5 @@ def size_round(
         num_down=num_down,
         num_up=num_up,
         server_bytes=SERVER_COPIES * num_parameters * VALUE_BYTES,
-        control_bytes=CONTROL_BYTES,
+        control_bytes=control_bytes(federation),
     )

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fedkim_ray.errors import ClientFailedError
-from fedkim_ray.federation.exchange import ClientFailure, Exchange, RoundPlan
+from fedkim_ray.federation.exchange import Exchange
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.federation.wire import decode_params, encode_params
 from fedkim_ray.types import Params

@@ -8,15 +8,13 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import torch
 
 from fedkim_ray.errors import ClientFailedError, ParamsMismatchError, UpdateNormError
+from fedkim_ray.federation.plan import Work
 from fedkim_ray.types import ClientId, Params, param_group
 
-Work: TypeAlias = Literal["train", "score_aggregated", "score_injected"]
-"""What a plan asks for: training, or scores of the parameters that come with it."""
 MAX_EXAMPLES = 2**40
 """Of one client in one group, about 10^12: the sum over all clients stays within 64 bits."""
 METRIC_NAME = re.compile(r"[a-z0-9_/]{1,80}")

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fedkim_ray.errors import ClientFailedError
-from fedkim_ray.federation.update import ClientUpdate, Work
+from fedkim_ray.federation.plan import Work
+from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import Frozen, Params
 
 FORMAT_VERSION = 2

@@ -16,7 +16,7 @@ from fedkim_ray.config import (
 from fedkim_ray.data.demo.tiny import CLIENTS, SPEC
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.setup import ClientSetup, make_setups
 from fedkim_ray.types import Params
 

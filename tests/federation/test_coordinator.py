@@ -18,7 +18,7 @@ from fedkim_ray.federation.aggregation import Strategy
 from fedkim_ray.federation.clients import Delivered, Reply
 from fedkim_ray.federation.collecting import Clock
 from fedkim_ray.federation.coordinator import run_round, score_params
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.report import RoundReport
 from fedkim_ray.federation.sampling import sample_clients
 from fedkim_ray.federation.strategies import build_strategy

@@ -8,14 +8,9 @@ import pytest
 
 from fedkim_ray.config import LocalTrainingConfig
 from fedkim_ray.errors import DataError
-from fedkim_ray.federation.exchange import (
-    ClientFailure,
-    LocalExchange,
-    RoundPlan,
-    describe_failure,
-    serve_plans,
-)
+from fedkim_ray.federation.exchange import LocalExchange, describe_failure, serve_plans
 from fedkim_ray.federation.objective import task_weights
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.update import ClientUpdate
 from fedkim_ray.types import Params
 

@@ -20,8 +20,8 @@ from fedkim_ray.federation.aggregation import ServerState, Strategy
 from fedkim_ray.federation.clients import Event, Reply
 from fedkim_ray.federation.collecting import Clock
 from fedkim_ray.federation.coordinator import run_round
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.local_clients import LocalClients
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.report import RoundReport
 from fedkim_ray.federation.round_files import publish_aggregated, read_aggregated
 from fedkim_ray.federation.setup import ClientSetup, SetupOf

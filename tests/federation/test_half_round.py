@@ -11,7 +11,7 @@ import torch
 
 from fedkim_ray.data.loading import Batch
 from fedkim_ray.federation.client import Client
-from fedkim_ray.federation.exchange import RoundPlan
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.update import ClientUpdate
 
 EVERY = {"epochs": 2, "checkpoint_every": 4}

@@ -5,9 +5,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fedkim_ray.config import LocalTrainingConfig
-from fedkim_ray.federation.exchange import ClientFailure, RoundPlan
 from fedkim_ray.federation.mailbox import MAX_VAIN_STARTS, Letter, Mailbox, Member
 from fedkim_ray.federation.members import GRACE_S
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 
 
 def plan(client_id: str, round_index: int) -> RoundPlan:

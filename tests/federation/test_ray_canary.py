@@ -27,7 +27,8 @@ from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.coordinator import run_round
-from fedkim_ray.federation.exchange import OpenTrainer, RoundPlan
+from fedkim_ray.federation.exchange import OpenTrainer
+from fedkim_ray.federation.plan import RoundPlan
 from fedkim_ray.federation.ray_clients import RayClients
 from fedkim_ray.federation.round_files import publish_aggregated
 from fedkim_ray.federation.setup import SetupOf, make_setups

@@ -1,4 +1,4 @@
-"""Resident clients in a real local Ray: the same bits as the plain loop, whatever dies."""
+"""Clients in a real local Ray: the same bits as the plain loop, whatever dies."""
 
 import os
 import signal
@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import ActorUnavailableError
 
 from fedkim_ray.data.demo.tiny import CLIENTS, SPEC
 from fedkim_ray.data.tasks import TASKS
-from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError
+from fedkim_ray.errors import ClientFailedError, EnvironmentProblemError, RoundFailedError
 from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.client import OpenClients
 from fedkim_ray.federation.clients import Clients, Event
@@ -53,14 +56,13 @@ def opened(tiny, tmp_path_factory) -> Callable[..., Clients]:
 
     def open_tiny(execution: str, **changes) -> Clients:
         return open_clients(
-            execution,
             client_ids=list(CLIENTS),
             data_url=tiny.root,
             spec=SPEC,
             encoders=tiny.encoders,
             tasks_by_client={c: tuple(TRAINED[t] for t in ids) for c, ids in CLIENTS.items()},
             all_tasks=list(TRAINED.values()),
-            federation=tiny.federation.model_copy(update=changes),
+            federation=tiny.federation.model_copy(update={"execution": execution, **changes}),
             seed=7,
             run_id="test",
             scratch=str(tmp_path_factory.mktemp("scratch")),
@@ -135,6 +137,15 @@ def test_a_client_that_dies_for_good_is_a_failed_client(tiny, opened, monkeypatc
     assert reports[1].num_available == 1  # it is not asked again
 
 
+def test_slots_that_find_no_room_are_named_within_the_time_given(opened) -> None:
+    clients = opened("pooled", join_timeout_s=5.0, cpus_per_client=64.0, num_slots=1)
+    with (
+        nothing_left_behind(),
+        pytest.raises(EnvironmentProblemError, match=r"Slots slot-0 did not start .* CPU 64 \("),
+    ):
+        clients.__enter__()
+
+
 def test_a_client_without_its_resources_is_named_within_the_time_given(tiny, opened) -> None:
     clients = opened(
         "resident",
@@ -149,7 +160,8 @@ def test_a_client_without_its_resources_is_named_within_the_time_given(tiny, ope
         clients.__enter__()
 
 
-def test_a_run_that_breaks_off_ends_clients_that_still_train(tiny, opened) -> None:
+@pytest.mark.parametrize("execution", ["resident", "pooled"])
+def test_a_run_that_breaks_off_ends_clients_that_still_train(tiny, opened, execution: str) -> None:
     def interrupt(event: Event) -> None:
         if event["event"] == "round_started":
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -157,7 +169,7 @@ def test_a_run_that_breaks_off_ends_clients_that_still_train(tiny, opened) -> No
     with (
         nothing_left_behind(),
         pytest.raises(KeyboardInterrupt),
-        opened("resident") as clients,
+        opened(execution, num_slots=1) as clients,
     ):
         train(tiny, clients, rounds=1, epochs=10_000, on_event=interrupt)
 
@@ -186,10 +198,55 @@ def test_a_slot_for_two_clients_gives_the_plain_loops_bits(tiny, opened) -> None
     assert scores["mortality"]["auroc"] > 0.5
 
 
-def test_a_placement_group_that_ray_train_forgot_is_freed(opened) -> None:
+def test_a_slot_killed_in_a_round_comes_back_and_answers(tiny, opened) -> None:
+    with opened("local") as clients:
+        expected, _ = train(tiny, clients, rounds=1, epochs=25)
+    with nothing_left_behind(), opened("pooled", num_slots=1) as clients:
+        assert isinstance(clients, RayClients)
+        victim = clients.members()["slot-0"]
+
+        def kill_soon(event: Event) -> None:
+            if event["event"] == "round_started":
+                threading.Timer(1.0, os.kill, (victim.pid, signal.SIGKILL)).start()
+
+        came, [report] = train(tiny, clients, rounds=1, epochs=25, on_event=kill_soon)
+        assert clients.members()["slot-0"].num_starts == 2
+    assert report.failures == ()
+    assert same(came, expected)
+
+
+def test_a_slot_that_is_killed_for_good_is_lost_and_frees_its_cpus(tiny, opened) -> None:
     import ray
 
     with nothing_left_behind(), opened("pooled", num_slots=1) as clients:
+        with nothing_left_behind(), opened("pooled", num_slots=1) as others:
+            ray.kill(others._starter._actors[0])
+            with pytest.raises(RoundFailedError, match=r"No slot is left. 'test-slot-0' is over"):
+                train(tiny, others, rounds=1)
+        _, [report] = train(tiny, clients, rounds=1)
+    assert report.failures == ()
+
+
+def test_a_slot_begins_anew_after_an_error_of_the_transport(tiny, tmp_path) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    federation = tiny.federation.model_copy(update={"execution": "pooled", "num_slots": 1})
+    opener = partial(opens_the_second_time, tmp_path / "tried")
+    setups = list(tiny.setups.values())
+    with (
+        nothing_left_behind(),
+        RayClients(setups, federation, 7, "test", "", opener=opener) as clients,
+    ):
+        _, [report] = train(tiny, clients, rounds=1)
+        assert clients.members()["slot-0"].num_starts == 2
+    assert report.failures == ()
+
+
+def test_a_placement_group_that_ray_train_forgot_is_freed(opened) -> None:
+    import ray
+
+    with nothing_left_behind(), opened("resident") as clients:
         forgotten = ray.util.placement_group([{"CPU": 0.5}])
         ray.get([forgotten.ready(), clients._mailbox.add_placement.remote(forgotten)])
 
@@ -199,10 +256,12 @@ def test_a_slot_of_two_workers_agrees_with_the_plain_loop(tiny_without_dropout, 
     setups = list(tiny.setups.values())
     with LocalClients(setups, 7) as clients:
         expected, [local_report] = train(tiny, clients, rounds=1)
-    federation = tiny.federation.model_copy(update={"workers_per_client": 2, "num_slots": 1})
+    federation = tiny.federation.model_copy(
+        update={"execution": "pooled", "workers_per_client": 2, "num_slots": 1}
+    )
     with (
         nothing_left_behind(),
-        RayClients(setups, federation, 7, "test", str(tmp_path), pooled=True) as clients,
+        RayClients(setups, federation, 7, "test", str(tmp_path)) as clients,
     ):
         came, [report] = train(tiny, clients, rounds=1, workers_per_client=2)
     assert report.failures == ()
@@ -218,13 +277,14 @@ def test_a_client_that_hangs_misses_its_round_alone(tiny, tmp_path, member: str)
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    federation = tiny.federation.model_copy(update={"num_slots": 1})
+    execution = "pooled" if member == "slot-0" else "resident"
+    federation = tiny.federation.model_copy(update={"execution": execution, "num_slots": 1})
     impatient = federation.model_copy(update={"client_timeout_s": 12.0})
-    setups, pooled = list(tiny.setups.values()), member == "slot-0"
+    setups = list(tiny.setups.values())
     with (
         nothing_left_behind(),
         RayClients(
-            setups, federation, 7, "test", str(tmp_path), pooled=pooled, opener=north_hangs_at_first
+            setups, federation, 7, "test", str(tmp_path), opener=north_hangs_at_first
         ) as clients,
     ):
         state = FedAvg().init(tiny.params)
@@ -235,6 +295,14 @@ def test_a_client_that_hangs_misses_its_round_alone(tiny, tmp_path, member: str)
     assert [c.client_id for c in first.clients] == ["south"]
     assert second.failures == ()
     assert [c.client_id for c in second.clients] == ["north", "south"]
+
+
+def opens_the_second_time(tried: Path, setup_of):
+    """Fail once, as a slot does whose mailbox cannot be reached for a moment."""
+    if not tried.exists():
+        tried.touch()
+        raise ActorUnavailableError("The connection broke.", None)
+    return OpenClients(setup_of)
 
 
 def north_hangs_at_first(setup_of):

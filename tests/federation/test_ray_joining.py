@@ -20,7 +20,6 @@ def begin(
     tiny,
     monkeypatch: pytest.MonkeyPatch,
     joined: Sequence[str],
-    pooled: bool = False,
     resumed: bool = True,
     **changes,
 ) -> list[tuple[str, str]]:
@@ -37,7 +36,6 @@ def begin(
         "test",
         "",
         lambda event: told.append((event["event"], event["client"])),
-        pooled=pooled,
         quorum_suffices=resumed,
     )
     clients._mailbox = MagicMock()
@@ -77,5 +75,5 @@ def test_fewer_than_a_quorum_do_not_go_on(
 
 
 def test_one_slot_goes_on(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = begin(tiny, monkeypatch, ["slot-1"], pooled=True, min_clients=2, num_slots=2)
+    told = begin(tiny, monkeypatch, ["slot-1"], execution="pooled", min_clients=2, num_slots=2)
     assert told == [("client_joined", "slot-1"), ("client_absent", "slot-0")]

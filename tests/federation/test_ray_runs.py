@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedkim_ray.federation.ray_runs import MemberSpec, TrainRuns
+from fedkim_ray.federation.ray_members import MemberSpec
+from fedkim_ray.federation.ray_runs import TrainRuns
 
 pytestmark = pytest.mark.ray
 

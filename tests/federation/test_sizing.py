@@ -3,7 +3,13 @@
 import pytest
 
 from fedkim_ray.config import FederationConfig
-from fedkim_ray.federation.sizing import ClientSize, RoundSize, transfers
+from fedkim_ray.federation.sizing import (
+    CONTROL_BYTES,
+    ClientSize,
+    RoundSize,
+    control_bytes,
+    transfers,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +40,18 @@ def test_a_round_moves_theta_so_often_and_the_updates_of_those_it_asks() -> None
         control_bytes=0,
     )
     assert (size.bytes_down, size.bytes_up) == (8 * 40, 40 + 12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, CONTROL_BYTES),
+        ({"execution": "pooled"}, 0),
+        ({"execution": "local"}, 0),
+        ({"execution": "pooled", "workers_per_client": 2}, CONTROL_BYTES),
+    ],
+)
+def test_only_a_ray_train_run_has_something_beside_its_workers(
+    settings: dict[str, object], expected: int
+) -> None:
+    assert control_bytes(FederationConfig.model_validate(settings)) == expected

@@ -12,7 +12,8 @@ from torch.multiprocessing.spawn import ProcessException
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.federation.client import Client
-from fedkim_ray.federation.exchange import ClientFailure, LocalExchange, RoundPlan, serve_plans
+from fedkim_ray.federation.exchange import LocalExchange, serve_plans
+from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.setup import ClientSetup
 from fedkim_ray.federation.team import Team, TeamExchange
 from fedkim_ray.federation.update import ClientUpdate

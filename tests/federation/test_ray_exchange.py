@@ -1,16 +1,16 @@
-"""When a member's process ends well, and when Ray Train is to start it again."""
+"""When a member's process ends well, and when it is to be started again."""
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from fedkim_ray.federation.client import OpenClients
-from fedkim_ray.federation.ray_worker import RayExchange, run_member
+from fedkim_ray.federation.ray_exchange import RayExchange, live
 from fedkim_ray.federation.setup import PoolSetup
 
 pytestmark = pytest.mark.ray
 
 
-def live(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def be_a_member(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Be a member whose first word to the mailbox fails."""
 
     def fail(exchange: RayExchange) -> None:
@@ -18,15 +18,15 @@ def live(tiny, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
     monkeypatch.setattr(RayExchange, "join", fail)
     setup = PoolSetup.join(list(tiny.setups.values())).model_dump_json()
-    run_member("north", None, setup, OpenClients)
+    live(RayExchange("north", None), setup, OpenClients)
 
 
 def test_a_dead_mailbox_ends_a_member(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    live(tiny, monkeypatch, ActorDiedError())
+    be_a_member(tiny, monkeypatch, ActorDiedError())
 
 
 def test_a_mailbox_out_of_reach_is_an_error_to_start_again_from(
     tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ActorUnavailableError):
-        live(tiny, monkeypatch, ActorUnavailableError("The connection broke.", None))
+        be_a_member(tiny, monkeypatch, ActorUnavailableError("The connection broke.", None))
