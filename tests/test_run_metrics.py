@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -14,6 +15,8 @@ from fedkim_ray import telemetry
 from fedkim_ray.errors import StorageError, TakenOverError
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.run_metrics import RunMetrics
+
+EXPORTED_WITHIN_S = 30.0
 
 
 def value(name: str, **labels: str) -> float:
@@ -103,7 +106,9 @@ def test_a_drivers_failure_outlives_it_in_rays_exporter() -> None:
     driver = [sys.executable, "-c", DRIVER]
     done = subprocess.run(driver, env=there, stderr=subprocess.PIPE, timeout=120, check=False)
     assert b"TimeoutError" in done.stderr
-    told = httpx.get(page, trust_env=False, timeout=60).text
-    pattern = r'ray_fedkim_run_failures_total\{.*cause="TimeoutError".*\} 1\.0'
-    assert re.search(pattern, told)
-    assert re.search(r"ray_fedkim_run_active\{.*\} 0\.0", told)
+    failed = r'ray_fedkim_run_failures_total\{.*cause="TimeoutError".*\} 1\.0'
+    ended = r"ray_fedkim_run_active\{.*\} 0\.0"
+    deadline, told = time.monotonic() + EXPORTED_WITHIN_S, ""
+    while not (re.search(failed, told) and re.search(ended, told)):
+        assert time.monotonic() < deadline, told
+        told = httpx.get(page, trust_env=False, timeout=60).text

@@ -10,7 +10,7 @@ import pyarrow as pa
 from fedkim_ray.bundle.read import LoadedBundle
 from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.data.loading import SampleSet, load_samples, require_task
-from fedkim_ray.data.root import read_card, require_listed
+from fedkim_ray.data.root import DatasetCard, read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.evaluation.answer_log import AnswerLog
@@ -166,24 +166,16 @@ def load_questions(
             a task without any.
     """
     card = read_card(root)
-    if wrong := [t for t in wanted or () if t not in known]:
-        raise RecipeError(
-            f"The tasks {wrong} are not known.",
-            f"Known are {', '.join(known)}.",
-            "Name some of those, or add the task to the recipe.",
-        )
-    present = [t for t in known if card.num_examples(f"test/{t}/")]
-    chosen = [t for t in known if t in (present if wanted is None else wanted)]
-    chosen.sort(key=lambda t: known[t].role != "train")
+    chosen = _chosen(card, known, wanted)
     require_listed(root, card, *(f"test/{t}" for t in chosen))
     places = {t: root / "test" / t for t in chosen}
     whole = {t: load_samples(place, spec, modalities=()) for t, place in places.items()}
     for task, samples in whole.items():
         require_task(samples, task, places[task])
-    if not sum(map(len, whole.values())):
+    if not any(map(len, whole.values())):
         raise DataError(
             f"The data root {root.url!r} has no test questions of these tasks.",
-            f"Tasks with test data: {', '.join(present) or 'none'}.",
+            f"Tasks with test data: {', '.join(_with_test_data(card, known)) or 'none'}.",
             "Check the data root, or name other tasks.",
         )
     require_question_each([t for t in chosen if len(whole[t])], max_questions)
@@ -198,6 +190,28 @@ def load_questions(
         },
         num_available={t: len(s) for t, s in whole.items()},
     )
+
+
+def _chosen(
+    card: DatasetCard, known: Mapping[TaskId, Task], wanted: Sequence[TaskId] | None
+) -> list[TaskId]:
+    """Return the tasks to ask, trained ones first: those wanted, or all that have test data.
+
+    Raises:
+        RecipeError: ``wanted`` names one that is not in ``known``.
+    """
+    if wrong := [t for t in wanted or () if t not in known]:
+        raise RecipeError(
+            f"The tasks {wrong} are not known.",
+            f"Known are {', '.join(known)}.",
+            "Name some of those, or add the task to the recipe.",
+        )
+    asked = _with_test_data(card, known) if wanted is None else wanted
+    return sorted((t for t in known if t in asked), key=lambda t: known[t].role != "train")
+
+
+def _with_test_data(card: DatasetCard, known: Mapping[TaskId, Task]) -> list[TaskId]:
+    return [t for t in known if card.num_examples(f"test/{t}/")]
 
 
 def labels_of(samples: SampleSet) -> list[int | None]:
