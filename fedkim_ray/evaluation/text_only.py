@@ -3,7 +3,7 @@
 Questions whose prompts are alike are asked once: a model without an image gives all of them one
 answer, exactly, and not only up to the rounding of differently padded batches.
 
-Shape letters: B prompts, L positions, V vocabulary.
+Shape letters: B prompts, L positions, E embedding width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.evaluation.answers import Answer, answer_table
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.injection.base_model import BaseModel
-from fedkim_ray.injection.inference import answer_token_ids
+from fedkim_ray.injection.inference import answer_token_ids, word_logits
 from fedkim_ray.injection.prompt import PromptFormat, prompt_text, series_as_text
 from fedkim_ray.types import Task, TaskId
 
@@ -100,11 +100,13 @@ def _ask(base: BaseModel, prompts: Sequence[Prompt], max_new_tokens: int) -> lis
 def _score(base: BaseModel, prompts: Sequence[Prompt]) -> list[Answer]:
     ids_BL, mask_BL = _tokens(base, prompts)
     positions_BL = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-    logits_BV = base.llm(
-        input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL, logits_to_keep=1
-    ).logits[:, -1]
-    pairs_B2 = torch.tensor([answer_token_ids(base, p.task) for p in prompts])
-    yes = logits_BV.float().gather(1, pairs_B2.to(logits_BV.device)).softmax(-1)[:, 1].tolist()
+    decoder = getattr(base.llm, base.llm.base_model_prefix)
+    out = decoder(input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL)
+    hidden_BE = out.last_hidden_state[:, -1]
+    ids_B2 = torch.tensor([answer_token_ids(base, p.task) for p in prompts])
+    head = base.llm.get_output_embeddings()
+    pair_B2 = word_logits(head, hidden_BE, ids_B2.to(hidden_BE.device))
+    yes = pair_B2.softmax(-1)[:, 1].tolist()
     return [
         Answer(prompt.task.answer_words[int(p > 0.5)], "likelihood", p)
         for prompt, p in zip(prompts, yes, strict=True)

@@ -1,13 +1,13 @@
 """Reading answers from an injected model: label probabilities, or words token by token.
 
-Shape letters: B examples, V vocabulary.
+Shape letters: B examples, E embedding width, V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from fedkim_ray.data.loading import Batch
@@ -66,12 +66,33 @@ def score(model: InjectedModel, batch: Batch, prompted: Prompted | None = None) 
         prompted: ``model.prompt(batch)``, where the caller has it already.
     """
     prompted = prompted or model.prompt(batch)
-    with model.hold(prompted.alpha_BP):
-        hidden = model.hidden(prompted, use_cache=False).last_hidden_state[:, -1]
-        logits_BV = model.head(hidden, torch.arange(batch.size, device=hidden.device))
     words = [answer_token_ids(model, model.tasks[e.task]) for e in batch.examples]
-    pair_B2 = logits_BV.float().gather(1, torch.tensor(words, device=logits_BV.device))
+    with model.hold(prompted.alpha_BP):
+        hidden_BE = model.hidden(prompted, use_cache=False).last_hidden_state[:, -1]
+        ids_B2 = torch.tensor(words, device=hidden_BE.device)
+        head = model.causal_lm.get_output_embeddings()
+        if type(head) is nn.Linear:
+            pair_B2 = word_logits(head, hidden_BE, ids_B2)
+        else:  # an adapted one
+            rows = torch.arange(batch.size, device=hidden_BE.device)
+            pair_B2 = model.head(hidden_BE, rows).float().gather(1, ids_B2)
     return pair_B2.softmax(-1).cpu()
+
+
+def word_logits(head: nn.Linear, hidden_BE: Tensor, ids_B2: Tensor) -> Tensor:
+    """Return the float32 logits of each row's two answer words, (B, 2).
+
+    The head itself would round its logits to the working precision. In bfloat16 one of 32 has
+    neighbours at a distance of 1/4: many questions would tie, and many have even odds.
+
+    Args:
+        head: The language model's output head.
+        hidden_BE: What it reads, one position a row.
+        ids_B2: Token ids.
+    """
+    words_B2E = head.weight[ids_B2].float()
+    pair_B2 = (words_B2E @ hidden_BE.float()[:, :, None]).squeeze(-1)
+    return pair_B2 if head.bias is None else pair_B2 + head.bias[ids_B2].float()
 
 
 @torch.inference_mode()
