@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from serve.detokenizer import Detokenizer
+from serve.detokenizer import Detokenizer, SpaceHeld
 from serve.engine import Origin, Piece
 from serve.sampling import Draw
 from serve.stop_words import StopWords
@@ -18,6 +18,7 @@ class AnswerRow:
         self.draw = Draw(job.request.sampling)
         self._words = Detokenizer(tokenizer)
         self._stop = StopWords(job.request.sampling.stop)
+        self._space = SpaceHeld()  # behind the stop texts, which may be of white space
         self._kept = ""
         """Words that nobody wants before the end."""
         self._done = False
@@ -53,6 +54,7 @@ class AnswerRow:
 
     def _emit(self, text: str, finish_reason: Literal["stop", "length"] | None) -> None:
         self._done = finish_reason is not None
+        text = self._space.add(text)
         if not self._done and not self.job.request.in_pieces:
             self._kept += text
             return

@@ -117,6 +117,7 @@ class _Collected:
         else:
             new = not self.series.keys() & part.input_series.keys()
             self._take("series", f"{path}.input_series", new)
+            self.paths |= {m: f"{path}.input_series.{m}" for m in part.input_series}
             self.series.update(part.input_series)
 
     def _take(self, name: str, path: str, is_first: bool) -> None:

@@ -81,7 +81,7 @@ def known_task(tasks: Mapping[TaskId, Task], task_id: str) -> Task:
 
 def described_task(description: str, modalities: Sequence[Modality], question: str) -> Task:
     """Return a task that routes by ``description``; it is forgotten after its answer."""
-    told = json.dumps([description, question])
+    told = json.dumps([description, question, *modalities])
     digest = hashlib.sha256(told.encode()).hexdigest()[:12]
     first_word = question.split()[0].lower() if question.split() else ""
     return Task(

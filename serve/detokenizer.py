@@ -13,7 +13,10 @@ BROKEN = "\ufffd"
 
 
 class Detokenizer:
-    """The text of one growing answer; all pieces joined equal the whole decoded at once."""
+    """The text of one growing answer.
+
+    All pieces joined equal the whole decoded at once, but for white space at its start.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -21,9 +24,8 @@ class Detokenizer:
         self._context = 0
         """First token that is decoded again as context."""
         self._shown = 0
-        """Tokens whose text was handed out or held back as white space."""
+        """Tokens whose text was handed out."""
         self._started = False
-        self._space = ""
 
     def add(self, token: int) -> str:
         """Take one token and return the text that it completes, often none."""
@@ -33,24 +35,35 @@ class Detokenizer:
         if after.endswith(BROKEN) or len(after) <= len(before):
             return ""
         self._context, self._shown = self._shown, len(self.ids)
-        return self._strip(after[len(before) :])
+        return self._begin(after[len(before) :])
 
     def end(self) -> str:
         """Return what is left, where the answer ends within a character."""
         before = self._decode(self.ids[self._context : self._shown])
         after = self._decode(self.ids[self._context :])
         self._context = self._shown = len(self.ids)
-        return self._strip(after[len(before) :])
+        return self._begin(after[len(before) :])
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids)) if ids else ""
 
-    def _strip(self, text: str) -> str:
-        """Drop white space at the answer's start, and hold it back where it may be the end."""
-        text = self._space + text
+    def _begin(self, text: str) -> str:
+        """Drop white space at the answer's start."""
         if not self._started:
             text = text.lstrip()
+        self._started = self._started or bool(text)
+        return text
+
+
+class SpaceHeld:
+    """White space of one growing answer, held back where it may be the answer's end."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, text: str) -> str:
+        """Take the next text and return what is known to be followed by words, and these."""
+        text = self._held + text
         shown = text.rstrip()
-        self._space = text[len(shown) :]
-        self._started = self._started or bool(shown)
+        self._held = text[len(shown) :]
         return shown

@@ -20,7 +20,7 @@ import numpy as np
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.readers.images import import_pydicom
 from fedkim_ray.data.readers.recordings import Recording, to_millivolts
-from fedkim_ray.data.readers.wfdb_records import read_wfdb
+from fedkim_ray.data.readers.wfdb_records import import_wfdb, read_wfdb
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.errors import EnvironmentProblemError, RowRejectedError
 from serve.base64_field import decode_base64
@@ -37,12 +37,6 @@ not to touch the disk. Another system's temporary folder is used where there is 
 MAX_LEADS = 64
 LEAD_NAME = re.compile(r"^lead\s+|\s*\(.*\)$", re.IGNORECASE)
 """What DICOM puts around a lead's name: `Lead I (Einthoven)`."""
-RECORD_LINE = re.compile(
-    rb"^\s*(?P<name>[\w.-]+)\s+(?P<signals>\d+)(?:\s+[^\s]+\s+(?P<samples>\d+))?"
-)
-"""A WFDB header's first line: name, number of signals, sampling rate, samples a signal."""
-FRAMES = re.compile(rb"^\S+\s+\d+x\d+", re.MULTILINE)
-"""A signal of several samples a frame, which multiplies the header's number of samples."""
 
 
 def read_ecg_file(ecg: SentEcg, file: EcgFile, limits: Limits, path: str) -> Recording:
@@ -85,22 +79,30 @@ def _header(file: EcgFile, limits: Limits, path: str) -> bytes:
 
 
 def _read_wfdb(encoded: bytes, header: bytes, limits: Limits) -> Recording:
-    """Read a record of one signal file, under whatever names its header gives."""
-    lines = [line for line in header.splitlines() if line.strip() and not line.startswith(b"#")]
-    record = RECORD_LINE.match(lines[0]) if lines else None
-    if record is None or FRAMES.search(b"\n".join(lines[1:])):
-        raise rejected("signal_corrupt")
-    num_signals, num_samples = int(record["signals"]), int(record["samples"])
-    if num_samples > limits.signal_samples or num_signals > MAX_LEADS:
-        raise rejected("file_too_large")
-    names = {line.split()[0].decode("latin-1") for line in lines[1 : num_signals + 1]}
-    if len(names) != 1:
-        raise rejected("signal_corrupt")
+    """Read a record of one signal file, under whatever name its header gives."""
     with TemporaryDirectory(dir=IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None) as scratch:
         files = SourceFiles.at(scratch)
-        Path(scratch, files.safe(names.pop()).replace("/", "_")).write_bytes(encoded)
         Path(scratch, "record.hea").write_bytes(header)
+        name = _signal_file(import_wfdb().rdheader(str(Path(scratch, "record"))), limits)
+        Path(scratch, files.safe(name).replace("/", "_")).write_bytes(encoded)
         return read_wfdb(files, "record")
+
+
+def _signal_file(known: Any, limits: Limits) -> str:
+    """Return the name of a record's one signal file, by its header as wfdb itself understands it.
+
+    The header says how much wfdb allocates: samples a signal, several of them a frame, or skewed.
+
+    Raises:
+        RowRejectedError: it is larger than is read, or no plain record.
+    """
+    if getattr(known, "n_seg", None) or not known.sig_len or len(set(known.file_name)) != 1:
+        raise rejected("signal_corrupt")
+    if any(n not in (None, 1) for n in known.samps_per_frame) or any(known.skew):
+        raise rejected("signal_corrupt")
+    if known.sig_len > limits.signal_samples or known.n_sig > MAX_LEADS:
+        raise rejected("file_too_large")
+    return str(known.file_name[0])
 
 
 def _read_dicom(encoded: bytes, path: str) -> Recording:

@@ -21,7 +21,7 @@ from serve.chat import read_chat, read_sampling
 from serve.choosing import Choice, choose_task, known_task, task_label
 from serve.engine import Description, Engine, EngineRequest, Piece, Sampling, Scored
 from serve.errors import FieldError, StaleInputsError
-from serve.inputs import RawInput
+from serve.inputs import RawInput, require_short
 from serve.limits import Limits
 from serve.preparing import LocalPreparer, Prepared, Preparer
 from serve.schemas import ChatRequest, PatientInput, PredictRequest
@@ -85,6 +85,7 @@ class Gateway:
             ServingError: model or task is unknown, or an input malformed.
         """
         raw = read_chat(body, self.limits)
+        require_short(raw, self.limits)  # a task is found by its words
         choice = await self.served.find(lambda described: _choose(described, body, raw))
         sampling = read_sampling(body, self.limits)
         [asked] = await self._prepare([raw], choice.task, sampling)
@@ -109,6 +110,8 @@ class Gateway:
                     field,
                 )
         raws = [raw_input(patient, f"inputs[{i}]") for i, patient in enumerate(body.inputs)]
+        for raw in raws:
+            require_short(raw, self.limits)
         return await self._prepare(raws, task, Sampling(max_new_tokens=body.max_tokens))
 
     async def _prepare(

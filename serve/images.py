@@ -20,6 +20,7 @@ from fedkim_ray.data.readers.images import (
     import_pydicom,
     read_image,
 )
+from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.schema import ImageSpec
 from serve.base64_field import decode_base64
 from serve.errors import FieldError
@@ -29,8 +30,6 @@ from serve.rejections import refusing
 DATA_URL = re.compile(r"data:(?:image/(?:png|jpeg|jpg)|application/dicom);base64,", re.IGNORECASE)
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 """A transfer syntax that packs the whole data set, header and all: nothing announces its size."""
-META_BYTES = 4096
-"""The file's first bytes, where its transfer syntax stands."""
 LARGE_PIXELS = 4_000_000
 _large_ones = threading.BoundedSemaphore(2)
 """Larger images are decoded two at a time: each takes some bytes a pixel."""
@@ -62,7 +61,7 @@ def require_plain_dicom(encoded: bytes, path: str) -> None:
     Raises:
         FieldError: its transfer syntax is deflated.
     """
-    if DEFLATED in encoded[:META_BYTES]:
+    if DEFLATED in encoded:  # wherever: nothing bounds the elements before the transfer syntax
         raise FieldError(
             f"{path} is a deflated DICOM file.",
             "Its data set stands uncompressed in the file; its pixels may be compressed.",
@@ -98,6 +97,9 @@ def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> int:
     except Image.DecompressionBombError:
         raise too_many from None
     except Exception:  # decoders meet hostile bytes here and fail in ways nobody has listed
+        if is_dicom(encoded):  # its reader might find, behind the pixels, what is not found here
+            with refusing(path):
+                raise rejected("image_corrupt") from None
         num_pixels = 0  # whatever it is, the reader refuses it and says why
     if num_pixels > limits.image_pixels:
         raise too_many

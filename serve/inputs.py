@@ -32,13 +32,23 @@ class RawInput:
     question: str = ""
     text: str | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
-    """Path in the request of ``image``, ``ecg``, ``series`` and ``question``."""
+    """Path in the request of ``image``, ``ecg``, ``series``, one of the series, ``question``."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """Encoded modalities that came, in the fixed order."""
         came = {"image": self.image, "signal": self.ecg} | dict(self.series)
         return tuple(m for m in MODALITIES if came.get(m) is not None)
+
+    def path_of_modality(self, modality: Modality) -> str:
+        """Return where an encoded modality stands in the request."""
+        match modality:
+            case "image":
+                return self.path_of("image")
+            case "signal":
+                return self.path_of("ecg")
+            case _:  # a chat's series may come in several parts
+                return self.paths.get(modality, f"{self.path_of('series')}.{modality}")
 
     def path_of(self, name: str) -> str:
         """Return where ``name`` stands in the request."""
@@ -60,7 +70,7 @@ def to_example(raw: RawInput, task: Task, spec: DataSpec, limits: Limits) -> Exa
     if raw.ecg is not None and spec.signal:
         arrays["signal"] = ecg_array(raw.ecg, spec.signal, limits, raw.path_of("ecg"))
     for modality, table in raw.series.items():
-        path = f"{raw.path_of('series')}.{modality}"
+        path = raw.path_of_modality(modality)
         arrays[modality], observed[modality] = series_arrays(
             table, spec.series[modality], limits, path
         )
@@ -84,7 +94,7 @@ def require_readable(raw: RawInput, task: Task, spec: DataSpec, limits: Limits) 
         FieldError: a modality is none that the task reads, none has come, or the text is long.
     """
     _require_fitting(raw, task, spec)
-    _require_short(raw, limits)
+    require_short(raw, limits)
 
 
 def _require_fitting(raw: RawInput, task: Task, spec: DataSpec) -> None:
@@ -92,12 +102,12 @@ def _require_fitting(raw: RawInput, task: Task, spec: DataSpec) -> None:
     readable = [m for m in task.modalities if m in spec.modalities]
     for modality in raw.modalities:
         if modality not in readable:
-            name = {"image": "image", "signal": "ecg"}.get(modality, "series")
+            path = raw.path_of_modality(modality)
             raise FieldError(
-                f"{raw.path_of(name)} carries {modality!r}.",
+                f"{path} carries {modality!r}.",
                 f"Task {task.id!r} of this bundle reads {', '.join(readable) or 'text'}.",
                 "Leave it out, or name another task.",
-                raw.path_of(name),
+                path,
             )
     if readable and not raw.modalities:
         raise FieldError(
@@ -108,7 +118,12 @@ def _require_fitting(raw: RawInput, task: Task, spec: DataSpec) -> None:
         )
 
 
-def _require_short(raw: RawInput, limits: Limits) -> None:
+def require_short(raw: RawInput, limits: Limits) -> None:
+    """Hold the words against their bound.
+
+    Raises:
+        FieldError: they are too many.
+    """
     num_chars = len(raw.question) + len(raw.text or "")
     if num_chars > limits.text_chars:
         raise FieldError(

@@ -78,7 +78,11 @@ class TransformersEngine:
         self._writer.require_own(requests)
         jobs = [ScoreJob(request) for request in requests]
         self._room.enter(*jobs)
-        return list(await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs)))
+        try:
+            return list(await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs)))
+        finally:
+            for job in jobs:  # where one cannot be answered, nobody waits for the others
+                job.answer.cancel()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece; see ``Engine``."""

@@ -16,6 +16,7 @@ from serve.errors import FieldError, ServingError
 from serve.http_errors import error_response
 from serve.images import is_dicom
 from serve.limits import is_form, read_again
+from serve.paths import is_question, route_path
 
 MAX_FIELDS = 16
 MAX_FILES = 4
@@ -62,7 +63,7 @@ class Uploads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, rewritten where it is a form to ``predict``."""
-        if not (scope["type"] == "http" and scope["path"].endswith("/predict") and is_form(scope)):
+        if not (is_question(scope) and route_path(scope).endswith("/predict") and is_form(scope)):
             await self.app(scope, receive, send)
             return
         try:

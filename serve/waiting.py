@@ -61,8 +61,8 @@ class WaitingRoom:
 
     @property
     def num_streams(self) -> int:
-        """How many wait for generated answers."""
-        return len(self._streams)
+        """How many wait for generated answers, but for those whose askers have gone."""
+        return sum(not job.cancelled.is_set() for job in self._streams)
 
     @property
     def closed(self) -> bool:
@@ -82,6 +82,8 @@ class WaitingRoom:
                     "The engine has been closed.", "It answers while it runs.", "Ask again later."
                 )
             if len(self) + len(jobs) > self.max_waiting:
+                self._forget_those_gone()
+            if len(self) + len(jobs) > self.max_waiting:
                 raise OverloadedError(
                     f"{len(self)} requests wait already.",
                     f"At most {self.max_waiting} wait for one replica.",
@@ -99,17 +101,29 @@ class WaitingRoom:
 
     def take_scores(self, most: int) -> list[ScoreJob]:
         """Take out the first yes/no questions whose askers are still there."""
+        taken: list[ScoreJob] = []
         with self._change:
-            first = [self._scores.popleft() for _ in range(min(most, len(self._scores)))]
-        self._taken_scores = [job for job in first if job.answer.set_running_or_notify_cancel()]
-        return self._taken_scores
+            while self._scores and len(taken) < most:
+                job = self._scores.popleft()
+                if job.answer.set_running_or_notify_cancel():
+                    taken.append(job)
+        self._taken_scores = taken
+        return taken
 
     def take_streams(self, most: int) -> list[StreamJob]:
         """Take out the first questions to generate for whose askers are still there."""
+        taken: list[StreamJob] = []
         with self._change:
-            first = [self._streams.popleft() for _ in range(min(most, len(self._streams)))]
-        self._taken_streams = [job for job in first if not job.cancelled.is_set()]
-        return self._taken_streams
+            while self._streams and len(taken) < most:
+                job = self._streams.popleft()
+                if not job.cancelled.is_set():
+                    taken.append(job)
+        self._taken_streams = taken
+        return taken
+
+    def _forget_those_gone(self) -> None:
+        self._scores = deque(job for job in self._scores if not job.answer.cancelled())
+        self._streams = deque(job for job in self._streams if not job.cancelled.is_set())
 
     def close(self) -> None:
         """Let nobody in any more and wake the loop."""

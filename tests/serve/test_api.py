@@ -68,7 +68,7 @@ def test_every_sample_is_answered(client: TestClient, task: str) -> None:
         ({"ecg": {"leads": ["I"]}}, "inputs[0].ecg", "either `data` or `file`"),
         ({"series": {"lab": {"sodium": True}}}, "inputs[0].series.lab.sodium", "number"),
         ({"series": {"labs": {}}}, "inputs[0].series.labs", "pattern"),
-        ({"series": {"lab": {"lab_0": 99.0}}}, "inputs[0].series", "reads image"),
+        ({"series": {"lab": {"lab_0": 99.0}}}, "inputs[0].series.lab", "reads image"),
     ],
 )
 def test_a_bad_input_names_its_field(

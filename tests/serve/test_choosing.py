@@ -59,6 +59,11 @@ def test_described_tasks_of_other_words_have_other_ids() -> None:
     assert one.id != other.id
 
 
+def test_a_described_task_of_other_modalities_has_another_id() -> None:
+    seen, said = described_task("A", ("image",), "B"), described_task("A", (), "B")
+    assert seen.id != said.id  # both may share a batch
+
+
 @pytest.mark.parametrize(
     ("question", "kind"), [("Is there a fracture?", "yes_no"), ("Where is it?", "generate")]
 )

@@ -103,6 +103,10 @@ def huge_npy() -> bytes:
 
 
 HEADER = b"r 2 100 200\nr.dat 16 1000(0)/mV 16 0 0 0 0 I\nr.dat 16 1000(0)/mV 16 0 0 0 0 II\n"
+SKEWED = b"r 1 100 200\nr.dat 16:5000000000 1000(0)/mV 16 0 0 0 0 I\n"
+FRAMES = b"r 1 100 200\n r.dat 516x10000 1000(0)/mV 16 0 0 0 0 I\n"
+COUNTER = b"r 1 5/6(7)899999999 20\nr.dat 516 1000(0)/mV 16 0 0 0 0 I\n"
+"""Headers of a hundred bytes that promise gigabytes, each as wfdb alone understands it."""
 BESIDE = {"leads": ["I", "II"], "sampling_rate_hz": 100}
 
 
@@ -124,9 +128,16 @@ BESIDE = {"leads": ["I", "II"], "sampling_rate_hz": 100}
             "ecg.file.data",
             "too large",
         ),
-        (ecg("wfdb", b"", HEADER.replace(b"r.dat", b"../x")), "ecg.file.data", "leads out"),
+        (ecg("wfdb", b"\0" * 400, SKEWED), "ecg.file.data", "cannot be decoded"),
+        (ecg("wfdb", b"\0" * 400, FRAMES), "ecg.file.data", "cannot be decoded"),
+        (ecg("wfdb", b"\0" * 400, COUNTER), "ecg.file.data", "too large"),
+        (ecg("wfdb", b"", HEADER.replace(b"r.dat", b"../x")), "ecg.file.data", "cannot be decoded"),
         (ecg("wfdb", b"\0" * 800, HEADER.replace(b" 100 ", b" 0.1 ")), "ecg.file", "sampling rate"),
-        (ecg("wfdb", b"\0" * 800, HEADER.replace(b" 100 ", b" 2e9 ")), "ecg.file", "sampling rate"),
+        (
+            ecg("wfdb", b"\0" * 800, HEADER.replace(b" 100 ", b" 2000000000 ")),
+            "ecg.file",
+            "sampling rate",
+        ),
         (ecg("wfdb", b"", b"r/2 2 100 200\na 100\nb 100\n"), "ecg.file.data", "cannot be decoded"),
         (ecg("wfdb", b"", b"\xff" * 50), "ecg.file.data", "cannot be decoded"),
         (ecg("dicom", b"\0" * 128 + b"DICM"), "ecg.file.data", "cannot be decoded"),

@@ -98,6 +98,22 @@ def test_a_dicom_radiograph_is_read_like_the_importers_read_it() -> None:
         image_array(url, IMAGE, Limits(image_pixels=128 * 128 - 1), "image")
 
 
+def size_behind_its_pixels() -> bytes:
+    """A DICOM file that says how large its image is where a look at its head does not find it."""
+    pydicom = pytest.importorskip("pydicom")
+    path = pydicom.data.get_testdata_file("CT_small.dcm", download=False)
+    whole = pydicom.dcmread(path)
+    size = [struct.pack("<HH2sHH", 0x28, tag, b"US", 2, 8) for tag in (0x10, 0x11)]
+    kept = pydicom.Dataset()
+    for name in ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored"):
+        kept.add(whole[name])
+    kept.PixelRepresentation, kept.PixelData = 0, bytes(128)
+    kept.file_meta = whole.file_meta
+    sink = io.BytesIO()
+    pydicom.dcmwrite(sink, kept, enforce_file_format=True)
+    return sink.getvalue() + b"".join(size)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -112,7 +128,9 @@ def test_a_dicom_radiograph_is_read_like_the_importers_read_it() -> None:
         (data_url(bomb(60_000, 60_000)), "too many pixels"),
         (data_url(b"GIF89a" + b"\0" * 40), "cannot be decoded"),
         (data_url(b"\0" * 128 + b"DICM" + b"1.2.840.10008.1.2.1.99"), "deflated DICOM"),
+        (data_url(b"\0" * 128 + b"DICM" + b"\0" * 5000 + b"1.2.840.10008.1.2.1.99"), "deflated"),
         (data_url(b"\0" * 128 + b"DICM" + b"\0" * 99), "cannot be decoded"),
+        (data_url(size_behind_its_pixels()), "cannot be decoded"),
     ],
     ids=[
         "remote",
@@ -126,7 +144,9 @@ def test_a_dicom_radiograph_is_read_like_the_importers_read_it() -> None:
         "huge",
         "gif",
         "deflated",
+        "deflated-far",
         "dicom",
+        "size-behind",
     ],
 )
 def test_a_bad_image_names_its_field(url: str, problem: str) -> None:

@@ -67,6 +67,12 @@ def test_a_bad_form_names_its_field(
     assert error["param"].startswith(field)
 
 
+def test_a_form_that_asks_nothing_is_not_read(client: TestClient) -> None:
+    torn = {"content": b"--y\r\nx", "headers": {"content-type": "multipart/form-data"}}
+    assert client.post("/static/predict", **torn).status_code == 405
+    assert client.put("/v1/tasks/covid19/predict", **torn).status_code == 405
+
+
 def test_a_form_that_is_torn_is_refused(client: TestClient) -> None:
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
         answer = client.post(
