@@ -92,7 +92,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
     tasks = task_table(recipe.tasks)
     trained = _trained_tasks(recipe, card, tasks)
     _require_public_data(root, card)
-    load_public(root, [task.id for task in trained], card.spec, modalities=())
+    load_public(root, trained, card.spec, modalities=())
     clients = _clients(recipe, card)
     _require_known_names(recipe, card, tasks)
     by_client = {

@@ -250,8 +250,7 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
     """
     _require_claim(folder)
     with _writing(folder.path):
-        if folder.exists():
-            folder.fs.rm(folder.path, recursive=True)
+        unpublish(folder)
         folder.fs.makedirs(folder.path, exist_ok=True)
     yield folder
     files = {
@@ -262,6 +261,14 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
     manifest = {"kind": kind, "format_version": format_version, "files": files, **facts}
     _require_claim(folder)  # writing the files took its time
     folder.write_json(MANIFEST, manifest)
+
+
+def unpublish(folder: Folder) -> None:
+    """Remove a publication, or what was to become one; its manifest goes before its files do."""
+    if is_published(folder):
+        folder.fs.rm(folder.full(MANIFEST))
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
 
 
 def _require_claim(folder: Folder) -> None:

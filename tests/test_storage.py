@@ -1,5 +1,6 @@
 """Publishing: whole or not at all, and held against its manifest when opened."""
 
+import os
 import sys
 import uuid
 from collections.abc import Callable
@@ -221,3 +222,20 @@ def test_what_was_altered_is_not_copied(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="altered"):
         copy_published(source, target, "round", 1)
     assert not target.exists()
+
+
+def test_a_publications_manifest_goes_before_its_files(tmp_path: Path, monkeypatch) -> None:
+    folder = Folder.at(tmp_path / "round")
+    with publish(folder, "round", 1) as out:
+        out.write_bytes("params", b"1")
+
+    def killed(path: str, recursive: bool = False) -> None:
+        if recursive:
+            raise KeyboardInterrupt
+        os.remove(path)
+
+    monkeypatch.setattr(folder.fs, "rm", killed)
+    with pytest.raises(KeyboardInterrupt), publish(folder, "round", 1):
+        pass
+    assert folder.exists("params")
+    assert not is_published(folder)

@@ -11,7 +11,7 @@ gives one constant answer and its AUROC is 0.5 by construction, not by failure.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from fedkim_ray.evaluation.results import EvaluationReport
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.evaluation.text_only import ask_in_text, tables_only
 from fedkim_ray.storage import Folder
-from fedkim_ray.types import Task, TaskId
+from fedkim_ray.types import ClientId, Task, TaskId
 
 LOGISTIC = "logistic_regression"
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
@@ -45,13 +45,15 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)
 NUM_FOLDS = 5
 
 
-def pooled_training_sets(root: Folder, card: DatasetCard, task: TaskId) -> list[SampleSet]:
-    """Read a task's training rows of every client and of the public data, into one place."""
-    places = [f"clients/{client}/{task}/train" for client in card.clients]
-    places.append(f"public/{task}/train")
+def pooled_training_sets(
+    root: Folder, card: DatasetCard, task: Task, clients: Iterable[ClientId]
+) -> list[SampleSet]:
+    """Read a task's training rows of these clients and of the public data, into one place."""
+    places = [f"clients/{client}/{task.id}/train" for client in clients]
+    places.append(f"public/{task.id}/train")
     present = [place for place in places if card.num_examples(f"{place}/")]
     require_listed(root, card, *present)
-    return [load_samples(root / place, card.spec) for place in present]
+    return [load_samples(root / place, card.spec, task.modalities) for place in present]
 
 
 def logistic_answers(task: Task, train: Sequence[SampleSet], test: SampleSet) -> pa.Table:

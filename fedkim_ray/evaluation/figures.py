@@ -160,8 +160,5 @@ def _bar(axes: Any, place: int, row: TaskResult) -> None:
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
     """Mean of each value and up to WINDOW_STEPS - 1 before it."""
-    total = np.r_[0.0, np.cumsum(values)]
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(0, last - WINDOW_STEPS)
-    mean: np.ndarray = (total[last] - total[first]) / (last - first)
-    return mean
+    ends = range(1, len(values) + 1)
+    return np.array([values[max(0, end - WINDOW_STEPS) : end].mean() for end in ends])

@@ -14,7 +14,7 @@ from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import facts_of, load_state, require_sound, write_state
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import InjectionState
-from fedkim_ray.storage import Folder, is_published, open_published, publish
+from fedkim_ray.storage import Folder, is_published, open_published, publish, unpublish
 from fedkim_ray.types import Params
 
 KIND = "injection-checkpoint"
@@ -74,9 +74,10 @@ class Checkpoints:
             verify(write_state(out, state, log))
         for name in older:
             if self.folder / name != newest:
-                self.folder.fs.rm(self.folder.full(name), recursive=True)
+                unpublish(self.folder / name)
 
     def clear(self) -> None:
         """Remove them all: the round itself is published."""
-        if self.folder.exists():
-            self.folder.fs.rm(self.folder.path, recursive=True)
+        for name in self.folder.names():
+            unpublish(self.folder / name)
+        unpublish(self.folder)

@@ -97,7 +97,8 @@ def write_moments(
             else:
                 inner.state[unsharded(parameter)][moment].copy_(value)
     for flat, group in _flat_masters(engine):
-        inner.state[flat]["step"] = torch.tensor(float(group["adam_steps"]))
+        # A fused kernel reads it where the parameters are.
+        inner.state[flat]["step"] = torch.tensor(float(group["adam_steps"]), device=flat.device)
 
 
 def read_adam_steps(engine: Any) -> dict[str, int]:

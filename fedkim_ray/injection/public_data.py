@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from fedkim_ray.data.loading import SampleSet, load_samples, require_task
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.storage import Folder
-from fedkim_ray.types import Modality, TaskId
+from fedkim_ray.types import Modality, Task, TaskId
 
 
 def load_public(
     root: Folder,
-    tasks: Iterable[TaskId],
+    tasks: Iterable[Task],
     spec: DataSpec,
     modalities: Sequence[Modality] | None = None,
 ) -> dict[TaskId, SampleSet]:
@@ -20,8 +20,8 @@ def load_public(
         root: The data root.
         tasks: Trained tasks.
         spec: What the data carry.
-        modalities: Modalities whose columns are read; all where None, and () to look at the rows
-            before any work starts.
+        modalities: Modalities whose columns are read; each task's own where None, and () to look at
+            the rows before any work starts.
 
     Raises:
         DataError: a task has no samples, a file breaks the sample table's contract, or a row is of
@@ -29,7 +29,8 @@ def load_public(
     """
     samples = {}
     for task in tasks:
-        folder = root / "public" / task / "train"
-        samples[task] = load_samples(folder, spec, modalities)
-        require_task(samples[task], task, folder)
+        folder = root / "public" / task.id / "train"
+        wanted = task.modalities if modalities is None else modalities
+        samples[task.id] = load_samples(folder, spec, wanted)
+        require_task(samples[task.id], task.id, folder)
     return samples

@@ -23,6 +23,7 @@ from fedkim_ray.errors import EnvironmentProblemError
 from fedkim_ray.injection.worker import InjectionPlan, InjectionWorker
 from fedkim_ray.ray_lean import LeanTrainer
 from fedkim_ray.ray_placement import PlacementFreed
+from fedkim_ray.storage import Folder, is_published
 
 OnStep = Callable[[int, float], None]
 WORKER_ENV = {"GOMP_SPINCOUNT": "20000"}
@@ -169,7 +170,8 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 def _work(config: dict[str, Any]) -> None:
     plan = config["plan"]
-    train_plan(worker_of(plan), plan, config["progress"])
+    if not is_published(Folder.at(plan.out_url)):  # workers may be lost just after its end
+        train_plan(worker_of(plan), plan, config["progress"])
 
 
 def worker_of(plan: InjectionPlan) -> InjectionWorker:

@@ -70,7 +70,7 @@ class InjectionWorker:
             rank=rank,
             fingerprint=loaded.fingerprint,
         )
-        samples = load_public(root, tasks, card.spec)
+        samples = load_public(root, [table[task] for task in tasks], card.spec)
         self._trainer = RoundTrainer(self._model, samples, setup)
 
     def train(self, plan: InjectionPlan, on_step: Callable[[int, float], None]) -> StepLog:

@@ -136,23 +136,25 @@ class _Makers:
         return self._ask(train_light(self.recipe, spec, self.heads, train, name), tasks)
 
     def _centralised(self) -> pa.Table:
-        train = {task.id: self._pooled(task.id) for task in self.heads}
+        train = {task.id: self._pooled(task) for task in self.heads}
         spec = self.plan.card.spec
         model = train_light(self.recipe, spec, self.heads, train, CENTRALISED)
         return self._ask(model, self.heads)
 
     def _logistic(self) -> pa.Table:
-        tasks = self._with_tables()
-        card = self.plan.card
         parts = [
-            logistic_answers(t, pooled_training_sets(self.root, card, t.id), self._questions[t.id])
-            for t in tasks
+            logistic_answers(task, self._training_sets(task), self._questions[task.id])
+            for task in self._with_tables()
         ]
         return pa.concat_tables(parts)
 
-    def _pooled(self, task: TaskId) -> SampleSet:
-        spec = self.plan.card.spec
-        sets = pooled_training_sets(self.root, self.plan.card, task)
+    def _training_sets(self, task: Task) -> list[SampleSet]:
+        """Read what all who take part, and the public data, have of a task."""
+        clients = self.plan.tasks_by_client
+        return pooled_training_sets(self.root, self.plan.card, task, clients)
+
+    def _pooled(self, task: Task) -> SampleSet:
+        spec, sets = self.plan.card.spec, self._training_sets(task)
         return SampleSet(join_tables([s.table for s in sets], spec), spec)
 
     def _with_tables(self) -> list[Task]:

@@ -53,13 +53,20 @@ def test_another_base_model_than_the_bundles_is_refused(tiny_root: str, bundle_u
 
 def test_training_rows_of_all_hospitals_come_into_one_place(tiny_root: str) -> None:
     root = Folder.at(tiny_root)
-    sets = pooled_training_sets(root, read_card(root), "ecg_abnormal")
+    sets = pooled_training_sets(root, read_card(root), BY_ID["ecg_abnormal"], ["north", "south"])
     assert [len(s) for s in sets] == [48, 48, 24]  # north, south, public
+
+
+def test_a_hospital_that_takes_no_part_is_left_out(tiny_root: str) -> None:
+    root = Folder.at(tiny_root)
+    sets = pooled_training_sets(root, read_card(root), BY_ID["ecg_abnormal"], ["south"])
+    assert [len(s) for s in sets] == [48, 24]  # south, public
 
 
 def test_a_modality_that_one_row_carries_is_a_feature_like_others(tiny_root: str) -> None:
     root = Folder.at(tiny_root)
-    train = pooled_training_sets(root, read_card(root), "mortality")
+    card = read_card(root)
+    train = pooled_training_sets(root, card, BY_ID["mortality"], card.clients)
     samples = questions(tiny_root, "mortality")["mortality"]
     whole = logistic_answers(BY_ID["mortality"], train, samples)
     one = SampleSet(samples.table.slice(5, 1), samples.spec)
@@ -69,7 +76,8 @@ def test_a_modality_that_one_row_carries_is_a_feature_like_others(tiny_root: str
 
 def test_logistic_regression_learns_the_tables(tiny_root: str) -> None:
     root = Folder.at(tiny_root)
-    train = pooled_training_sets(root, read_card(root), "mortality")
+    card = read_card(root)
+    train = pooled_training_sets(root, card, BY_ID["mortality"], card.clients)
     samples = questions(tiny_root, "mortality")["mortality"]
     answers = logistic_answers(BY_ID["mortality"], train, samples)
     assert answers.schema == ANSWERS

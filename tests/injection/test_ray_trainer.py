@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from fedkim_ray.injection import ray_trainer
 from fedkim_ray.injection.ray_trainer import _root_cause
 from fedkim_ray.injection.ray_workers import InjectionWorkers
 from fedkim_ray.injection.round_files import read_log
 from fedkim_ray.injection.worker import InjectionPlan
-from fedkim_ray.storage import Folder
+from fedkim_ray.storage import Folder, publish
 from tests.injection.plans import plan_rounds, require_same, train_in_a_process
 
 ROUNDS = 3
@@ -92,3 +94,12 @@ def test_two_workers_share_each_batch_and_end_where_one_does(
     came, wanted = (read_log(Folder.at(p.out_url)) for p in (plan, expected[0]))
     assert came.steps == wanted.steps
     assert came.loss == pytest.approx(wanted.loss, rel=1e-3)
+
+
+def test_a_worker_that_starts_after_its_round_is_published_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with publish(Folder.at(tmp_path), "injected", 1):
+        pass
+    monkeypatch.setattr(ray_trainer, "train_plan", lambda *given: pytest.fail("It trained."))
+    ray_trainer._work({"plan": SimpleNamespace(out_url=str(tmp_path)), "progress": None})
