@@ -3,9 +3,10 @@
     export FEDKIM_FLOWER_PYTHON=DIR/bin/python     # benchmarks/peers/flower_env.sh DIR
     python -m benchmarks.federation_rounds --millions 1 10 --clients 2 4 8
 
-Clients train nothing and send a whole model back. The three take turns, each in a process and a
+Clients train nothing and send a whole model back. The sides take turns, each in a process and a
 Ray of its own; within a process the median over rounds counts. The first round has the start-up in
-it and is told apart, and so is the median of the next seven: helpers of Ray's own start until then.
+it and is told apart, from the process's launch on, and so is the median of the next seven: helpers
+of Ray's own start until then. Our clients import torch; Flower's do in a side of its own.
 """
 
 import argparse
@@ -41,12 +42,12 @@ def ours(execution: str, num_values: int, num_clients: int, num_rounds: int, slo
     from fedkim_ray.ray_connection import join_or_start
 
     join_or_start(
-        num_cpus=CPUS,
+        num_cpus=slots if execution == "pooled" else CPUS,
         object_store_memory=max(2 * num_clients + 4, 8) * num_values * 4 + 2**27,
     )
     federation = FederationConfig(
         execution=execution,
-        cpus_per_client=CPUS / max(num_clients, CPUS),
+        cpus_per_client=1.0 if execution == "pooled" else CPUS / max(num_clients, CPUS),
         num_slots=slots,
         client_timeout_s=300.0,
     )
@@ -89,7 +90,8 @@ def cell(args: argparse.Namespace, millions: int, num_clients: int) -> dict[str,
     """Measure all sides of one size, in turn."""
     common = [str(millions * 1_000_000), str(num_clients), str(args.rounds), str(args.slots)]
     flower = str(Path(__file__).with_name("peers") / "flower_rounds.py")
-    sides = {"flower": [os.environ["FEDKIM_FLOWER_PYTHON"], flower, *common]}
+    peer = [os.environ["FEDKIM_FLOWER_PYTHON"], flower, *common]
+    sides = {"flower": peer, "flower_with_torch": [*peer, "torch"]}
     for execution in args.executions:
         sides[execution] = [sys.executable, "-m", __spec__.name, "--one", execution, *common]
     told: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}

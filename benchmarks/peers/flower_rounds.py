@@ -1,6 +1,7 @@
 """Time Flower's simulation with clients that train nothing; JSON on the last line of stdout.
 
-Runs in Flower's own environment: flower_rounds.py NUM_VALUES NUM_CLIENTS NUM_ROUNDS NUM_SLOTS.
+Runs in Flower's own environment: flower_rounds.py NUM_VALUES NUM_CLIENTS NUM_ROUNDS NUM_SLOTS
+[torch]. With ``torch`` the client app imports it, as one that trains does.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
 NUM_VALUES, NUM_CLIENTS, NUM_ROUNDS, NUM_SLOTS = (int(a) for a in sys.argv[1:5])
+IMPORTS_TORCH = "torch" in sys.argv[5:]
 ENDS: list[float] = []
 client_app, server_app = ClientApp(), ServerApp()
 
@@ -23,6 +25,8 @@ client_app, server_app = ClientApp(), ServerApp()
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     """Send back what came."""
+    if IMPORTS_TORCH:
+        import torch  # noqa: F401
     content = RecordDict(
         {"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
     )

@@ -25,7 +25,6 @@ from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.plan import ClientFailure, RoundPlan
 from fedkim_ray.federation.ray_mailbox import RayMailbox
 from fedkim_ray.federation.ray_members import MemberSpec, MemberStarter
-from fedkim_ray.federation.ray_runs import TrainRuns
 from fedkim_ray.federation.ray_slots import SlotActors
 from fedkim_ray.federation.resources import missing_labels, missing_resources
 from fedkim_ray.federation.setup import ClientSetup, Opener, PoolSetup, make_setups
@@ -264,6 +263,9 @@ class RayClients:
 
     def _starter_of_members(self) -> MemberStarter:
         if self._federation.uses_ray_train:
+            # Importing Ray Train takes most of a second, and slots do without it.
+            from fedkim_ray.federation.ray_runs import TrainRuns
+
             return TrainRuns(self._run_id, self._scratch, self._mailbox)
         return SlotActors(self._run_id, self._mailbox)
 
