@@ -97,6 +97,7 @@ class WaitingRoom:
         """Block until somebody waits or the room is closed; who waits is done with whom it took."""
         self._taken_scores, self._taken_streams = [], []
         with self._change:
+            self._forget_those_gone()  # nobody takes them, and the loop would not rest
             self._change.wait_for(lambda: len(self) or self._closed)
 
     def take_scores(self, most: int) -> list[ScoreJob]:

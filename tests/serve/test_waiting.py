@@ -1,5 +1,7 @@
 """Who waits, and who has gone meanwhile."""
 
+import threading
+
 import pytest
 
 from serve.errors import OverloadedError
@@ -20,6 +22,17 @@ def test_those_who_have_gone_keep_no_places() -> None:
     score.answer.cancel()
     room.enter(stream(), stream())
     assert (len(room), room.num_streams) == (2, 2)
+
+
+def test_the_loop_rests_where_all_have_gone() -> None:
+    room = WaitingRoom(max_waiting=2)
+    gone = stream()
+    room.enter(gone)
+    gone.cancelled.set()
+    closing = threading.Timer(0.2, room.close)
+    closing.start()
+    room.wait()
+    assert room.closed  # that alone ended the wait
 
 
 def test_those_who_have_gone_take_nobodys_turn() -> None:
