@@ -82,9 +82,13 @@ def _read_wfdb(encoded: bytes, header: bytes, limits: Limits) -> Recording:
     """Read a record of one signal file, under whatever name its header gives."""
     with TemporaryDirectory(dir=IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None) as scratch:
         files = SourceFiles.at(scratch)
-        Path(scratch, "record.hea").write_bytes(header)
-        name = _signal_file(import_wfdb().rdheader(str(Path(scratch, "record"))), limits)
-        Path(scratch, files.safe(name).replace("/", "_")).write_bytes(encoded)
+        checked = Path(scratch, "record.hea")
+        checked.write_bytes(header)
+        name = _signal_file(import_wfdb().rdheader(str(checked.with_suffix(""))), limits)
+        signal = Path(scratch, files.safe(name).replace("/", "_"))
+        if signal == checked:  # it would take the place of the header that was looked at
+            raise rejected("signal_corrupt")
+        signal.write_bytes(encoded)
         return read_wfdb(files, "record")
 
 
@@ -98,9 +102,10 @@ def _signal_file(known: Any, limits: Limits) -> str:
     """
     if getattr(known, "n_seg", None) or not known.sig_len or len(set(known.file_name)) != 1:
         raise rejected("signal_corrupt")
-    if any(n not in (None, 1) for n in known.samps_per_frame) or any(known.skew):
+    if any(n not in (None, 1) for n in known.samps_per_frame):
         raise rejected("signal_corrupt")
-    if known.sig_len > limits.signal_samples or known.n_sig > MAX_LEADS:
+    longest = known.sig_len + max(skew or 0 for skew in known.skew)
+    if longest > limits.signal_samples or known.n_sig > MAX_LEADS:
         raise rejected("file_too_large")
     return str(known.file_name[0])
 

@@ -22,6 +22,7 @@ from fedkim_ray.data.readers.images import (
 )
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.schema import ImageSpec
+from fedkim_ray.errors import EnvironmentProblemError
 from serve.base64_field import decode_base64
 from serve.errors import FieldError
 from serve.limits import Limits
@@ -94,6 +95,9 @@ def _require_few_pixels(encoded: bytes, limits: Limits, path: str) -> int:
         num_pixels = _dicom_pixels(encoded, path) if is_dicom(encoded) else _plain_pixels(encoded)
     except FieldError:
         raise
+    except EnvironmentProblemError:
+        with refusing(path):
+            raise
     except Image.DecompressionBombError:
         raise too_many from None
     except Exception:  # decoders meet hostile bytes here and fail in ways nobody has listed

@@ -62,7 +62,8 @@ class WaitingRoom:
     @property
     def num_streams(self) -> int:
         """How many wait for generated answers, but for those whose askers have gone."""
-        return sum(not job.cancelled.is_set() for job in self._streams)
+        with self._change:
+            return sum(not job.cancelled.is_set() for job in self._streams)
 
     @property
     def closed(self) -> bool:

@@ -83,7 +83,8 @@ def word_logits(head: nn.Linear, hidden_BE: Tensor, ids_B2: Tensor) -> Tensor:
     """Return the float32 logits of each row's two answer words, (B, 2).
 
     The head itself would round its logits to the working precision. In bfloat16 one of 32 has
-    neighbours at a distance of 1/4: many questions would tie, and many have even odds.
+    neighbours at a distance of 1/4: many questions would tie, and many have even odds. What a model
+    does to its logits behind the head, which scales or caps them, is left out.
 
     Args:
         head: The language model's output head.

@@ -18,6 +18,7 @@ from fedkim_ray.data.loading import decode_image
 from fedkim_ray.data.readers.images import encode_png, read_image
 from fedkim_ray.data.schema import FeatureSpec, SeriesSpec, SignalSpec
 from fedkim_ray.data.tasks import task_table
+from fedkim_ray.errors import EnvironmentProblemError
 from serve.errors import FieldError
 from serve.images import image_array
 from serve.inputs import RawInput, to_example
@@ -155,6 +156,15 @@ def test_a_bad_image_names_its_field(url: str, problem: str) -> None:
         image_array(url, IMAGE, LIMITS, "inputs[0].image")
     assert caught.value.field == "inputs[0].image"
     assert "inputs[0].image" in str(caught.value)
+
+
+def test_a_service_without_pydicom_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise EnvironmentProblemError("pydicom is not installed.", "DICOM needs it.", "Install it.")
+
+    monkeypatch.setattr("serve.images.import_pydicom", absent)
+    with pytest.raises(FieldError, match="pydicom is not installed"):
+        image_array(data_url(b"\0" * 128 + b"DICM"), IMAGE, LIMITS, "image")
 
 
 def test_two_large_images_are_decoded_at_once_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
