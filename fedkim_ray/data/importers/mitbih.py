@@ -5,7 +5,7 @@ annotated as normal, and has ectopic beats if a premature beat or a fusion with 
 Windows without any annotated beat are left out: their label is not known. Records 201 and 202 are
 one person. The header's first comment has age and sex. The first lead is MLII; the second is V1 in
 most records, V2 or V5 in some, and counts as one chest lead ``V``. Records 102 and 104 have no MLII
-and are rejected.
+and are left out.
 
 Source: Moody and Mark 2001, https://doi.org/10.1109/51.932724; https://physionet.org/content/mitdb/1.0.0/
 """
@@ -17,7 +17,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import PositiveFloat
 
-from fedkim_ray.data.importing.contract import Expected, Importer, Item, Row, SplitDefaults
+from fedkim_ray.data.importing.contract import (
+    Expected,
+    Importer,
+    Item,
+    LeftOut,
+    Made,
+    Row,
+    SplitDefaults,
+)
 from fedkim_ray.data.readers.recordings import Recording
 from fedkim_ray.data.readers.wfdb_records import (
     Annotations,
@@ -31,6 +39,7 @@ from fedkim_ray.types import Frozen, TaskId
 
 SAME_PERSON = {"202": "201"}
 LEADS = ("MLII", "V")
+OTHER_LEADS = LeftOut("record without lead MLII")
 BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")
 """Annotations that are beats; the others are rhythm, noise and comments."""
 NORMAL = frozenset("N")
@@ -79,10 +88,13 @@ class MitBih(Importer):
         """Return the records' names."""
         return [name.removesuffix(".hea") for name in self.files.glob("*.hea")]
 
-    def rows(self, item: Item) -> Iterator[Row]:
+    def rows(self, item: Item) -> Iterator[Made]:
         """Yield two rows a window: is it abnormal, and has it ectopic beats."""
         record = str(item)
         recording = _with_chest_lead(read_wfdb(self.files, record))
+        if "MLII" not in recording.leads:
+            yield OTHER_LEADS
+            return
         marks = read_annotations(self.files, record)
         age, sex = _age_and_sex(read_comments(self.files, record))
         length = round(self.options.window_s * recording.rate_hz)
