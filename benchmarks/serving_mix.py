@@ -1,15 +1,19 @@
 """What it costs to mix tasks, and what HTTP and Serve add to the engine.
 
     python -m benchmarks.serving_mix BUNDLE --data ROOT --out mix.json
+    RAY_SERVE_ENABLE_HA_PROXY=1 python -m benchmarks.serving_mix BUNDLE --data ROOT --http-only
 
 Mixing: every task alone, and all of its kind in turn, take the same load. The mixture's median
 latency is compared with the mean of its tasks' own in one repetition, because some tasks' inputs
 are larger than others'. HTTP: one client asks the service, and each question is answered at once
 again by decoders and engine in one process, without HTTP and Serve; the median of the differences
-counts, so that a machine whose speed wanders slows both alike.
+counts, so that a machine whose speed wanders slows both alike. Serve's proxy is the one that its
+environment variable names, Python's or HAProxy.
 """
 
 import asyncio
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +35,8 @@ from serve.transformers_engine import TransformersEngine
 KINDS = {"yes/no": YES_NO, "generation": GENERATED}
 WARM_UP = 3
 """Pairs of answers that do not count."""
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+AS_JSON = {"Content-Type": "application/json"}
 HTTP_TASKS = {"image": "lung_opacity", "electrocardiogram": "ecg_abnormal", "series": "mortality"}
 
 
@@ -67,7 +73,8 @@ def http_and_serve(url: str, settings: Any) -> dict[str, Any]:
             asked = questions(url, (task,), settings.max_tokens)
             pairs = []
             for question in islice(cycle(asked), settings.pairs + WARM_UP):
-                over_http = timed_ms(web.post, question["path"], json=question["body"])
+                sent = json.dumps(question["body"])
+                over_http = timed_ms(web.post, question["path"], content=sent, headers=AS_JSON)
                 body = PredictRequest.model_validate(question["body"])
                 inside = timed_ms(loop.run, answer(gateway, task, body))
                 pairs.append((over_http, inside))
@@ -99,17 +106,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60, help="answers over HTTP and inside")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one load")
     parser.add_argument("--max-tokens", type=int, default=16, help="of a generated answer")
+    parser.add_argument("--http-only", action="store_true", help="leave out what mixing costs")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
-    with (
-        served(settings) as service,
-        TemporaryDirectory() as scratch,
-    ):
-        file = Path(scratch, "questions.json")
-        results = {
-            "http_and_serve": http_and_serve(service.url, settings),
-            "mixing": mixing(service.url, file, settings),
-        }
+    with served(settings) as service, TemporaryDirectory() as scratch:
+        results: dict[str, Any] = {"haproxy": os.environ.get(HAPROXY) == "1"}
+        results["http_and_serve"] = http_and_serve(service.url, settings)
+        if not settings.http_only:
+            results["mixing"] = mixing(service.url, Path(scratch, "questions.json"), settings)
     report(__doc__ or "", vars(settings), results, settings.out)
 
 
