@@ -27,11 +27,16 @@ from scipy import stats
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.bootstrap import LEVEL_PERCENT, Estimate, resampled, summary
+from fedkim_ray.evaluation.bootstrap import (
+    LEVEL_PERCENT,
+    MIN_SUBJECTS,
+    Estimate,
+    resampled,
+    summary,
+)
 from fedkim_ray.evaluation.judge import metric_function
-from fedkim_ray.evaluation.metrics import NAMES_BY_KIND, NO_PROBABILITY, WHY_UNDEFINED
+from fedkim_ray.evaluation.metrics import LOWEST, NAMES_BY_KIND, NO_PROBABILITY, WHY_UNDEFINED
 from fedkim_ray.evaluation.results import Standing, standing_of
-from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS
 from fedkim_ray.types import Frozen, Task, TaskId
 
 ArmAnswers = Mapping[int, pa.Table]
@@ -135,9 +140,10 @@ def _task_results(
     first = drawn.get(first_arm, {})
     for arm, values in drawn.items():
         for metric in NAMES_BY_KIND[task.kind]:
-            difference = None
+            lowest, difference = LOWEST.get(metric, 0.0), None
             if arm != first_arm and metric in values and metric in first:
-                difference = _estimate(metric, first[metric] - values[metric], num_subjects, -1.0)
+                apart, most = first[metric] - values[metric], 1.0 - lowest
+                difference = _estimate(metric, apart, num_subjects, (-most, most))
             yield ArmResult(
                 arm=arm,
                 task=task.id,
@@ -146,7 +152,7 @@ def _task_results(
                 num_questions=first_rows.num_rows,
                 num_subjects=num_subjects,
                 num_seeds=len(rows_by_arm[arm]),
-                value=_estimate(metric, values.get(metric), num_subjects, 0.0),
+                value=_estimate(metric, values.get(metric), num_subjects, (lowest, 1.0)),
                 difference=difference,
             )
 
@@ -161,9 +167,9 @@ def _values(
 
 
 def _estimate(
-    metric: str, values_KS: np.ndarray | None, num_subjects: int, lowest: float
+    metric: str, values_KS: np.ndarray | None, num_subjects: int, bounds: tuple[float, float]
 ) -> Estimate:
-    """Return the estimate of a metric between ``lowest`` and 1, from ``_values``."""
+    """Return the estimate of a metric that lies within ``bounds``, from ``_values``."""
     if values_KS is None:
         return Estimate(value=None, note=NO_PROBABILITY)
     value_K, drawn_KS = values_KS[:, 0], values_KS[:, 1:]
@@ -171,7 +177,7 @@ def _estimate(
         why = WHY_UNDEFINED.get(metric, "")
         return summary(float(value_K.mean()), drawn_KS.mean(0), num_subjects, why)
     estimate = over_seeds(value_K, drawn_KS, num_subjects)
-    low, high = np.clip([estimate.low, estimate.high], lowest, 1.0).tolist()
+    low, high = np.clip([estimate.low, estimate.high], *bounds).tolist()
     return estimate.model_copy(update={"low": low, "high": high})
 
 

@@ -21,6 +21,8 @@ from fedkim_ray.types import Frozen
 Metrics = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """From weights (S, N) to a value (S,) for each metric; NaN where it is undefined."""
 LEVEL_PERCENT = 95.0
+MIN_SUBJECTS = 10
+"""Groups with fewer are not scored, and a comparison on fewer is not decided."""
 ONE_SUBJECT = "one subject: no interval"
 MAX_ENTRIES = 1 << 21
 """Weights held at once; 16 MB of float64."""

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import of_task
-from fedkim_ray.evaluation.bootstrap import Estimate, estimate
-from fedkim_ray.evaluation.metrics import HEADLINE, NO_PROBABILITY, auroc, paired_difference
-from fedkim_ray.evaluation.subgroups import MIN_SUBJECTS, few_subjects
+from fedkim_ray.evaluation.bootstrap import MIN_SUBJECTS, Estimate, Metrics, resampled, summary
+from fedkim_ray.evaluation.metrics import HEADLINE, NO_PROBABILITY, ONE_CLASS, auroc
+from fedkim_ray.evaluation.subgroups import few_subjects
 from fedkim_ray.evaluation.text_scores import TextScores
 from fedkim_ray.types import Frozen, TaskId
 
@@ -107,13 +107,11 @@ def _compare_task(
     task: TaskId, a: pa.Table, b: pa.Table, num_draws: int, seed: int
 ) -> TaskDifference:
     rows_a, rows_b = _matched(task, a, b)
-    metric = HEADLINE[rows_a["kind"][0].as_py()]
-    pair = _auroc_pair if metric == "auroc" else _token_f1_pair
-    value_a, value_b, difference = pair(rows_a, rows_b, num_draws, seed)
+    value_a, value_b, difference = _paired(rows_a, rows_b, num_draws, seed)
     return TaskDifference(
         task=task,
         role=rows_a["role"][0].as_py(),
-        metric=metric,
+        metric=HEADLINE[rows_a["kind"][0].as_py()],
         value_a=value_a,
         value_b=value_b,
         difference=difference,
@@ -148,32 +146,29 @@ def _matched(task: TaskId, a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table
     return a, b
 
 
-def _auroc_pair(
+def _paired(
     a: pa.Table, b: pa.Table, num_draws: int, seed: int
 ) -> tuple[float | None, float | None, Estimate]:
-    label = a["label"].to_numpy()
-    if any(rows["probability_yes"].null_count for rows in (a, b)):
+    """Return the headline metric of both, and their difference in the same draws."""
+    of_a, of_b = _headline(a), _headline(b)
+    if of_a is None or of_b is None:
         return None, None, Estimate(value=None, note=NO_PROBABILITY)
-    score_a, score_b = (rows["probability_yes"].to_numpy() for rows in (a, b))
-    once = np.ones((1, len(label)))
-    values = [float(auroc(once, label, score)[0]) for score in (score_a, score_b)]
     subjects = a["subject_id"].to_pylist()
-    difference = paired_difference(label, score_a, score_b, subjects, num_draws, seed)
-    value_a, value_b = (None if np.isnan(v) else v for v in values)
-    return value_a, value_b, difference
+    drawn_a, drawn_b = (resampled(m, subjects, num_draws, seed)["value"] for m in (of_a, of_b))
+    value_a, value_b = (None if np.isnan(d[0]) else float(d[0]) for d in (drawn_a, drawn_b))
+    apart = drawn_a - drawn_b
+    return value_a, value_b, summary(float(apart[0]), apart[1:], len(set(subjects)), ONE_CLASS)
 
 
-def _token_f1_pair(
-    a: pa.Table, b: pa.Table, num_draws: int, seed: int
-) -> tuple[float | None, float | None, Estimate]:
-    right, subjects = a["answer"].to_pylist(), a["subject_id"].to_pylist()
-    f1_a, f1_b = (TextScores.of(right, rows["said"].to_pylist()).token_f1 for rows in (a, b))
-
-    def difference(weights_SN: np.ndarray) -> dict[str, np.ndarray]:
-        return {"difference": weights_SN @ (f1_a - f1_b) / weights_SN.sum(1)}
-
-    found = estimate(difference, subjects, num_draws, seed)["difference"]
-    return float(f1_a.mean()), float(f1_b.mean()), found
+def _headline(rows: pa.Table) -> Metrics | None:
+    """Return what computes the metric that stands for the task; None where answers have none."""
+    if HEADLINE[rows["kind"][0].as_py()] == "token_f1":
+        f1_N = TextScores.of(rows["answer"].to_pylist(), rows["said"].to_pylist()).token_f1
+        return lambda weights_SN: {"value": weights_SN @ f1_N / weights_SN.sum(1)}
+    if rows["probability_yes"].null_count:
+        return None
+    label_N, score_N = rows["label"].to_numpy(), rows["probability_yes"].to_numpy()
+    return lambda weights_SN: {"value": auroc(weights_SN, label_N, score_N)}
 
 
 def _number(value: float | None) -> str:

@@ -30,6 +30,8 @@ WHY_UNDEFINED = {
     "recall": "undefined: no label is yes",
     "f1": "undefined: no label and no answer is yes",
 }
+LOWEST: Mapping[str, float] = {"mcc": -1.0}
+"""Least value of the metrics that may lie below 0; the greatest of all is 1."""
 NO_PROBABILITY = "undefined: generated words carry no probability"
 NAMES_BY_KIND = METRICS
 HEADLINE: Mapping[str, Literal["auroc", "token_f1"]] = {"yes_no": "auroc", "generate": "token_f1"}
@@ -154,28 +156,6 @@ def named_estimates(
     found = estimate(metrics, subject_ids, num_draws, why_undefined=WHY_UNDEFINED)
     absent = Estimate(value=None, note=NO_PROBABILITY)
     return {name: found.get(name, absent) for name in names}
-
-
-def paired_difference(
-    label: Sequence[int] | np.ndarray,
-    score_a: Sequence[float] | np.ndarray,
-    score_b: Sequence[float] | np.ndarray,
-    subject_ids: Sequence[str],
-    num_draws: int,
-    seed: int = 0,
-) -> Estimate:
-    """Return AUROC(a) - AUROC(b) on the same rows, with its paired bootstrap interval.
-
-    Both models meet the same draws, so what makes some subjects hard for both cancels out.
-    """
-    y = np.asarray(label, dtype=int)
-    a, b = np.asarray(score_a, dtype=float), np.asarray(score_b, dtype=float)
-
-    def metrics(weights_SN: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {"difference": auroc(weights_SN, y, a) - auroc(weights_SN, y, b)}
-
-    why = {"difference": ONE_CLASS}
-    return estimate(metrics, subject_ids, num_draws, seed, why)["difference"]
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:

@@ -11,12 +11,10 @@ from typing import Literal
 import pyarrow as pa
 
 from fedkim_ray.data.traits import age_band
-from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.bootstrap import MIN_SUBJECTS, Estimate
 from fedkim_ray.evaluation.results import Subgroup
 from fedkim_ray.types import TaskId
 
-MIN_SUBJECTS = 10
-"""Groups with fewer are not scored, and a comparison on fewer is not decided."""
 Trait = Literal["sex", "age", "site"]
 Score = Callable[[pa.Table], Mapping[str, Estimate]]
 

@@ -130,3 +130,13 @@ def test_other_questions_are_refused() -> None:
     arms = {"a": {0: answers(RIGHT)}, "b": {0: answers(RIGHT).slice(0, 8)}}
     with pytest.raises(DataError, match="differ in 'sample_id' on task 'covid19'"):
         compare_arms(arms, BY_ID, 10)
+
+
+def test_what_may_be_negative_has_an_interval_around_it() -> None:
+    # Always wrong: MCC is -1 for every seed, and 2 away from always right.
+    arms = {name: {k: answers(p) for k in range(3)} for name, p in (("a", RIGHT), ("b", WRONG))}
+    results = {(r.arm, r.metric): r for r in compare_arms(arms, BY_ID, 50)}
+    wrong = results["b", "mcc"]
+    assert (wrong.value.value, wrong.value.low, wrong.value.high) == (-1.0, -1.0, -1.0)
+    assert wrong.difference is not None
+    assert (wrong.difference.low, wrong.difference.high) == (2.0, 2.0)

@@ -3,12 +3,14 @@
 import io
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.answers import ANSWERS
+from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.compare import compare, difference_rows, print_differences
 
 LABELS = [0, 1] * 10
@@ -72,6 +74,25 @@ def test_rows_are_matched_by_sample_and_not_by_place() -> None:
     turned = table.take(list(reversed(range(20))))
     (d,) = compare(table, turned, 20)
     assert (d.difference.value, d.difference.low, d.difference.high) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_narrows_the_interval() -> None:
+    # b is a with a little noise: apart, each AUROC moves by 0.1; their difference hardly moves.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 150).tolist()
+    a = (rng.random(150) + 0.3 * np.array(labels)) / 2
+    b = a + rng.normal(0.0, 0.01, 150)
+    tables = [yes_no_table(p.tolist(), labels) for p in (a, b)]
+    paired = compare(*tables, 300)[0].difference
+    unrelated = yes_no_table(rng.permutation(a).tolist(), labels)
+    apart = compare(tables[0], unrelated, 300)[0].difference
+    assert width(paired) < 0.3 * width(apart)
+
+
+def width(estimate: Estimate) -> float:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.high - estimate.low
 
 
 def test_rows_of_one_alone_are_dropped_and_counted() -> None:

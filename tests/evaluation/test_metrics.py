@@ -15,7 +15,6 @@ from fedkim_ray.evaluation.metrics import (
     auroc,
     expected_calibration_error,
     named_estimates,
-    paired_difference,
     yes_no_function,
 )
 from fedkim_ray.evaluation.text_scores import TextScores
@@ -123,35 +122,6 @@ def test_nobody_said_yes() -> None:
     found = yes_no_metrics([1, 0], [0, 0], [0.2, 0.1])
     assert (found["precision"].value, found["mcc"].value) == (0.0, 0.0)
     assert found["auroc"].value == 1.0
-
-
-def test_identical_models_do_not_differ() -> None:
-    rng = np.random.default_rng(0)
-    label, score = rng.integers(0, 2, 40), rng.random(40)
-    e = paired_difference(label, score, score, people(40), 100)
-    assert (e.value, e.low, e.high) == (0.0, 0.0, 0.0)
-
-
-def test_difference_is_of_the_two_aurocs() -> None:
-    label = [0, 1, 0, 1]
-    e = paired_difference(label, [0, 1, 0, 1], [1, 0, 1, 0], people(4), 100)
-    assert e.value == 1.0  # 1 against 0
-    assert e.low == e.high == 1.0  # in every draw that has both classes
-
-
-def test_pairing_narrows_the_interval() -> None:
-    # b is a with a little noise: apart, each AUROC moves by 0.1; their difference hardly moves.
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 150)
-    a = rng.random(150) + 0.3 * label
-    b = a + rng.normal(0.0, 0.02, 150)
-    difference = paired_difference(label, a, b, people(150), 300)
-    alone = yes_no_metrics(label, [0] * 150, np.clip(a / 2, 0, 1), 300)["auroc"]
-    assert difference.high is not None
-    assert difference.low is not None
-    assert alone.high is not None
-    assert alone.low is not None
-    assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
 
 
 def test_generation_has_all_its_metrics() -> None:
