@@ -5,8 +5,9 @@ hospitals in one place, which the researcher's simulation has and **a hospital f
 run**: it says what injection costs against a model that saw everything.
 
 ``evaluate_base``: the frozen language model with a text prompt and nothing else. Time series are
-written out as text. Images and signals cannot be: all its prompts of such a task are alike, so it
-gives one constant answer and its AUROC is 0.5 by construction, not by failure.
+written out as text. Images and signals cannot be: where a task has nothing else, and one wording,
+all its prompts are alike, so it gives one constant answer and its AUROC is 0.5 by construction, not
+by failure.
 """
 
 import math
@@ -30,7 +31,7 @@ from fedkim_ray.data.modalities import SERIES
 from fedkim_ray.data.root import DatasetCard, read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.errors import DataError
-from fedkim_ray.evaluation.answers import Answer, answer_table
+from fedkim_ray.evaluation.answers import Answer, answer_table, of_task
 from fedkim_ray.evaluation.evaluate import labels_of, load_questions
 from fedkim_ray.evaluation.judge import judge
 from fedkim_ray.evaluation.results import EvaluationReport
@@ -114,7 +115,7 @@ def evaluate_base(
         on_progress=on_progress,
     )
     answered = time.monotonic()
-    notes = {t: note for t, task in test.tasks.items() if (note := blind_note(task))}
+    notes = {t: blind_note(task, of_task(answers, t)) for t, task in test.tasks.items()}
     return EvaluationReport(
         name=base.name,
         version=model.fingerprint[:12],
@@ -125,22 +126,30 @@ def evaluate_base(
         read=read,
         subset_note=test.note,
         bootstrap_samples=config.bootstrap_samples,
-        tasks=judge(answers, test, config.bootstrap_samples, notes=notes),
+        tasks=judge(answers, test, config.bootstrap_samples, notes=notes, trained=facts.training),
         scoring_seconds=answered - asked,
         seconds=time.monotonic() - begun,
         answers=answers,
     )
 
 
-def blind_note(task: Task) -> str:
-    """Say what the text prompt of a task lacks; empty where it lacks nothing."""
+def blind_note(task: Task, answers: pa.Table) -> str:
+    """Say what the text prompt of a task lacks; empty where it lacks nothing.
+
+    Args:
+        task: The task.
+        answers: The base model's answers to it.
+    """
     lost = [m for m in task.modalities if m not in (*SERIES, "text")]
     if not lost:
         return ""
     what = f"the text prompt lacks the {' and '.join(lost)}"
     if task.kind == "generate":
         return f"{what}: the answer is blind"
-    return f"{what}: a constant answer, AUROC is 0.5 by construction"
+    probabilities = set(answers["probability_yes"].to_pylist())
+    if len(probabilities) == 1 and None not in probabilities:
+        return f"{what}: a constant answer, AUROC is 0.5 by construction"
+    return what
 
 
 def _features(sets: Sequence[SampleSet]) -> np.ndarray:
@@ -168,18 +177,28 @@ def _features_of(samples: SampleSet) -> np.ndarray:
 
 def _fit(x: np.ndarray, y: np.ndarray, subjects: np.ndarray) -> BaseEstimator:
     """Fit, with the penalty that cross-validation over subjects finds best by AUROC."""
-    fewest = min(len(set(subjects[y == label])) for label in (0, 1))
-    if fewest < 2:
-        raise DataError(
-            f"A class has {fewest} subject in the training rows.",
-            "Cross-validation over subjects needs two of each class.",
-            "Train on more rows.",
-        )
-    folds = StratifiedGroupKFold(min(NUM_FOLDS, fewest), shuffle=True, random_state=0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     grid = {"logisticregression__C": PENALTIES}
-    search = GridSearchCV(model, grid, scoring="roc_auc", cv=folds)
-    return search.fit(x, y, groups=subjects)
+    return GridSearchCV(model, grid, scoring="roc_auc", cv=_folds(y, subjects)).fit(x, y)
+
+
+def _folds(y: np.ndarray, subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return rows to train on and to score, no subject in both, and both classes in each.
+
+    A fold with one class has no AUROC, and would leave all penalties without a score.
+    """
+    fewest = min(len(set(subjects[y == label])) for label in (0, 1))
+    if fewest > 1:
+        folds = StratifiedGroupKFold(min(NUM_FOLDS, fewest), shuffle=True, random_state=0)
+        parts = folds.split(y, y, subjects)
+        if usable := [p for p in parts if all(len(set(y[rows])) == 2 for rows in p)]:
+            return usable
+    raise DataError(
+        f"A class has too few subjects in the training rows, {fewest}.",
+        "Cross-validation over subjects needs some of both classes on either side.",
+        "Train on more rows, or leave logistic_regression out of --references: what was "
+        "trained is kept.",
+    )
 
 
 def _require_tables(task: Task, spec: DataSpec) -> None:

@@ -23,6 +23,7 @@ from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.errors import DataError
 from fedkim_ray.evaluation.arms import ArmAnswers, compare_arms
 from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.evaluate import labels_of
 from fedkim_ray.evaluation.metrics import HEADLINE
 from fedkim_ray.evaluation.scoring import score_samples
 from fedkim_ray.evaluation.tuning import injected_parameters, restore, tune
@@ -71,9 +72,10 @@ def shot_split(samples: SampleSet, seed: int = 0) -> tuple[list[int], list[int]]
     pooled = set(order[: len(order) // 2].tolist())
     place = {subject: number for number, subject in enumerate(order.tolist())}
     rows = sorted(range(len(subjects)), key=lambda row: place[subjects[row]])
+    labels = labels_of(samples)
     by_label: dict[object, list[int]] = {}
     for row in (row for row in rows if subjects[row] in pooled):
-        by_label.setdefault(samples[row].label, []).append(row)
+        by_label.setdefault(labels[row], []).append(row)
     turns = zip_longest(*(by_label[label] for label in sorted(by_label, key=str)))
     pool = [row for turn in turns for row in turn if row is not None]
     return pool, [row for row in range(len(subjects)) if subjects[row] not in pooled]

@@ -8,6 +8,7 @@ Shape letters: B prompts, L positions, E embedding width.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -20,6 +21,15 @@ from fedkim_ray.injection.base_model import BaseModel
 from fedkim_ray.injection.inference import answer_token_ids, word_logits
 from fedkim_ray.injection.prompt import PromptFormat, prompt_text, series_as_text
 from fedkim_ray.types import Task, TaskId
+
+GREEDY: Mapping[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+"""The likeliest word each time, as an injected model decodes, whatever the base model's own
+``generation_config.json`` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,7 @@ def _generate(base: BaseModel, prompts: Sequence[Prompt], max_new_tokens: int) -
         input_ids=ids_BL,
         attention_mask=mask_BL,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        **GREEDY,
         eos_token_id=sorted({stop, tokenizer.eos_token_id} - {None}),
         pad_token_id=stop,
     )

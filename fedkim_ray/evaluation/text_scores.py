@@ -4,6 +4,7 @@
     token F1     harmonic mean of word precision and recall, on the same words as exact match
     ROUGE-1      the same with articles kept
     ROUGE-L      F1 of the longest common subsequence of words, articles kept
+    A right answer of signs or articles alone, such as "+" or "A", is one word as it stands.
     BLEU-1       clipped word precision of all answers together, times the brevity penalty
 
 The first four are means over answers; BLEU is a ratio of sums over the whole corpus.
@@ -82,6 +83,9 @@ def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
 def _score(answer: str, said: str) -> tuple[float, ...]:
     right, came = words_of(answer), words_of(said)
     right_core, came_core = _without_articles(right), _without_articles(came)
+    if not right_core:  # a sign, or one letter that is an article elsewhere: it stands for itself
+        right, came = ([text.strip().lower()] for text in (answer, said))
+        right_core, came_core = right, came
     matches = _num_shared(right, came)
     return (
         float(right_core == came_core),

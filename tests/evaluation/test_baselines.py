@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -15,6 +16,7 @@ from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.errors import BaseModelError, DataError
 from fedkim_ray.evaluation.answers import ANSWERS, of_task
 from fedkim_ray.evaluation.baselines import (
+    _folds,
     blind_note,
     evaluate_base,
     logistic_answers,
@@ -154,7 +156,31 @@ def test_equal_prompts_are_asked_once(tiny_root: str) -> None:
     assert told == [(2, 2)]  # one prompt a task for 96 images
 
 
-@pytest.mark.parametrize(("task", "said"), [("sepsis", ""), ("ectopic_beats", "signal")])
-def test_note_names_what_the_prompt_lacks(task: str, said: str) -> None:
-    assert said in blind_note(BY_ID[task])
-    assert bool(blind_note(BY_ID[task])) == bool(said)
+@pytest.mark.parametrize(
+    ("task", "probabilities", "note"),
+    [
+        ("sepsis", [0.3, 0.3], ""),  # of tables alone, which the prompt has
+        ("ectopic_beats", [0.3, 0.3], "lacks the signal: a constant answer, AUROC is 0.5"),
+        ("ectopic_beats", [0.3, 0.4], "lacks the signal"),  # two wordings of the question
+        ("ectopic_beats", [None, None], "lacks the signal"),  # words, which have no AUROC
+    ],
+)
+def test_note_names_what_the_prompt_lacks(
+    task: str, probabilities: list[float | None], note: str
+) -> None:
+    said = blind_note(BY_ID[task], pa.table({"probability_yes": probabilities}))
+    assert note in said
+    assert bool(said) == bool(note)
+    assert said.endswith(note) or "0.5" in note
+
+
+def test_a_fold_without_one_of_the_classes_is_not_asked_for_a_penalty() -> None:
+    # Two subjects are positive, one of them in most rows: some folds of five have one class alone.
+    y = np.array([1] * 40 + [1] + [0] * 40)
+    subjects = np.array(["a"] * 40 + ["b"] + [f"s{i // 10}" for i in range(40)])
+    folds = _folds(y, subjects)
+    assert folds
+    for rows in (rows for fold in folds for rows in fold):
+        assert set(y[rows]) == {0, 1}
+    with pytest.raises(DataError, match=r"too few subjects .* 1\."):
+        _folds(np.array([1, 0, 0]), np.array(["a", "b", "c"]))

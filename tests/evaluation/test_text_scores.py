@@ -55,6 +55,11 @@ def test_bleu_1_is_of_the_whole_corpus() -> None:
     assert found.metrics(np.ones((1, 2)))["bleu_1"].tolist() == [0.75]
 
 
+def test_a_sign_or_a_letter_stands_for_itself() -> None:
+    found = TextScores.of(["+", "A", "A", "-"], ["+", "a", "", "+"])
+    assert found.exact_match.tolist() == found.token_f1.tolist() == [1, 1, 0, 0]
+
+
 def test_saying_nothing_scores_nothing() -> None:
     assert set(scores("left", "").values()) == {0.0}
 
