@@ -57,7 +57,14 @@ def removal_effects(
                 max_new_tokens=config.max_new_tokens,
             )
         for d in compare(without, answers, config.bootstrap_samples):
-            effects.append(ExpertRemoval(task=d.task, expert=expert, change=d.difference))
+            effects.append(
+                ExpertRemoval(
+                    task=d.task,
+                    expert=expert,
+                    change=d.difference,
+                    num_subjects=d.num_subjects,
+                )
+            )
         if on_expert:
             on_expert(expert + 1, num_experts)
     return tuple(effects)

@@ -15,7 +15,12 @@ from fedkim_ray.evaluation.client_figures import client_curves
 from fedkim_ray.evaluation.compare import TaskDifference
 from fedkim_ray.evaluation.metrics import NAMES_BY_KIND
 from fedkim_ray.evaluation.page import inline, render
-from fedkim_ray.evaluation.results import STANDINGS, EvaluationReport, TaskResult
+from fedkim_ray.evaluation.results import (
+    STANDINGS,
+    EvaluationReport,
+    ExpertRemoval,
+    TaskResult,
+)
 from fedkim_ray.storage import Folder
 
 PAGE = "report.html"
@@ -59,6 +64,8 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         console.print(table)
     if any(task.subgroups for task in report.tasks):
         console.print(_subgroup_table(report))
+    if report.removals:
+        console.print(_removal_table(report))
     for task in report.tasks:
         for line in _remarks(task):
             console.print(f"{task.task}: {line}", style="dim", highlight=False)
@@ -158,6 +165,26 @@ def _subgroup_table(report: EvaluationReport) -> Table:
             name = f"{group.trait} {group.level}"
             table.add_row(task.task, name, *numbers, NAMES[task.headline], value)
     return table
+
+
+def _removal_table(report: EvaluationReport) -> Table:
+    """Return what each expert's absence does to AUROC; bold where that is decided."""
+    effects = {(r.task, r.expert): r for r in report.removals}
+    experts = sorted({r.expert for r in report.removals})
+    table = Table(title="Change of AUROC without an expert; bold: the interval leaves out 0")
+    table.add_column("task", no_wrap=True)
+    for expert in experts:
+        table.add_column(f"{expert}", justify="right")
+    for task in dict.fromkeys(r.task for r in report.removals):
+        mine = [effects[task, expert] for expert in experts]
+        table.add_row(task, *map(_change, mine))
+    return table
+
+
+def _change(effect: ExpertRemoval) -> str:
+    value = effect.change.value
+    said = "-" if value is None else f"{value:+.3f}"
+    return f"[bold]{said}[/bold]" if effect.is_decided else said
 
 
 def _remarks(task: TaskResult) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from fedkim_ray.errors import StorageError
 from fedkim_ray.evaluation.answer_log import LOG
 from fedkim_ray.evaluation.answers import ANSWERS
-from fedkim_ray.evaluation.bootstrap import Estimate
+from fedkim_ray.evaluation.bootstrap import MIN_SUBJECTS, Estimate
 from fedkim_ray.evaluation.metrics import HEADLINE, SHOWN
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality, TaskId
@@ -61,6 +61,14 @@ class ExpertRemoval(Frozen):
     expert: int
     change: Estimate
     """AUROC without the expert minus AUROC with it, paired by subject."""
+    num_subjects: int | None = None
+    """Of the questions asked; unknown in reports of old."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the interval leaves out 0, and subjects are not few."""
+        few = self.num_subjects is not None and self.num_subjects < MIN_SUBJECTS
+        return self.change.side != 0 and not few
 
 
 class Confusion(Frozen):

@@ -1,17 +1,21 @@
 """Taking experts away, one by one."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from fedkim_ray.bundle.read import LoadedBundle, load_bundle
 from fedkim_ray.config import EvaluationConfig
 from fedkim_ray.errors import RecipeError
+from fedkim_ray.evaluation.bootstrap import Estimate
 from fedkim_ray.evaluation.evaluate import evaluate_bundle
 from fedkim_ray.evaluation.expert_removal import without_expert
-from fedkim_ray.evaluation.report import html_report
+from fedkim_ray.evaluation.report import html_report, print_report
+from fedkim_ray.evaluation.results import ExpertRemoval
 from fedkim_ray.storage import Folder
 
 CONFIG = EvaluationConfig(bootstrap_samples=20, max_questions=48, max_new_tokens=1)
@@ -48,6 +52,9 @@ def test_every_task_has_a_change_for_every_expert(bundle: LoadedBundle, tiny_roo
     # The experts of this bundle differ, so taking one away changes some answer.
     assert any(r.change.value != 0.0 for r in report.removals)
     assert "When an expert is taken away" in html_report(report)
+    said = io.StringIO()
+    print_report(report, Console(file=said, width=160))
+    assert "Change of AUROC without an expert" in said.getvalue()
     sepsis = report.result("sepsis").routing
     assert sepsis is not None
     assert set(sepsis.by_modality) == {"lab", "vital", "input", "output"}
@@ -59,3 +66,12 @@ def test_a_bundle_without_routing_is_refused(
     plain = load_bundle(write_tiny_bundle(tmp_path, "lora"))
     with pytest.raises(RecipeError, match="has 0 routed experts"):
         evaluate_bundle(plain, Folder.at(tiny_root), CONFIG, ["covid19"], remove_experts=True)
+
+
+def test_nine_subjects_decide_nothing() -> None:
+    change = Estimate(value=-0.2, low=-0.3, high=-0.1)
+    decided = [
+        ExpertRemoval(task="covid19", expert=0, change=change, num_subjects=n).is_decided
+        for n in (9, 10, None)
+    ]
+    assert decided == [False, True, True]
