@@ -25,6 +25,7 @@ from fedkim_ray.types import Params
 MANIFEST = "manifest.json"
 COPIED_FROM = "copied_from"
 CLAIM_FILE = "driver.json"
+PROBE = ".writable"
 CHUNK_BYTES = 1 << 20
 
 
@@ -137,6 +138,15 @@ class Folder:
                 "A published folder has all the files that its manifest names.",
                 "Check the path, or restore the folder from a copy.",
             ) from None
+
+    def require_writable(self) -> None:
+        """Write and remove a file, so that what cannot be written is told before the work.
+
+        Raises:
+            EnvironmentProblemError: nothing can be written here.
+        """
+        self.write_bytes(PROBE, b"")
+        self.fs.rm(self.full(PROBE))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write ``name`` so that a reader sees the old content or the new, never a part.

@@ -71,6 +71,8 @@ def evaluate(
         )
     chosen: Literal["likelihood", "generate"] = "generate" if read == "generate" else "likelihood"
     _require_compatible(base, workers, remove_experts, read)
+    if out:
+        Folder.at(out).require_writable()
     config = EvaluationConfig(max_questions=max_questions)
     names = tasks.split(",") if tasks else None
     if base:
@@ -83,8 +85,8 @@ def evaluate(
                 load_bundle(bundle), data, config, names, chosen, out, remove_experts, ask
             )
     if out:
-        write_report(report, Folder.at(out))
         write_html(Folder.at(out), html_report(report))
+        write_report(report, Folder.at(out))  # last: it ends what the answers were kept for
     if as_json:
         typer.echo(report.model_dump_json(exclude={"answers"}))
     else:
@@ -123,13 +125,15 @@ def _require_compatible(base: bool, workers: int, remove_experts: bool, read: st
     given = {
         ("--base", "--workers"): base and workers > 1,
         ("--base", "--remove-experts"): base and remove_experts,
+        ("--workers", "--remove-experts"): workers > 1 and remove_experts,
         ("--read generate", "--remove-experts"): read == "generate" and remove_experts,
     }
     if wrong := [" and ".join(pair) for pair, both in given.items() if both]:
         raise RecipeError(
             f"The options {wrong[0]} were given.",
-            "The base model has no experts and is asked in one process; the change without an "
-            "expert is one of AUROC, which generated words do not have.",
+            "The base model has no experts; it, and a model without an expert, are asked in one "
+            "process; the change without an expert is one of AUROC, which generated words do not "
+            "have.",
             "Leave one of the two out.",
         )
 

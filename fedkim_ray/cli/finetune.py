@@ -44,6 +44,8 @@ def finetune(
     from fedkim_ray.storage import Folder
 
     console, numbers = Console(stderr=True), _numbers(shots)
+    if out:
+        Folder.at(out).require_writable()
     loaded = load_bundle(bundle, "float32")
     root = Folder.at(data)
     test = load_questions(root, loaded.facts.spec, loaded.model.tasks, [task], max_questions)

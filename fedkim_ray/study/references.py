@@ -36,7 +36,7 @@ from fedkim_ray.run_folder import aggregated_in
 from fedkim_ray.storage import Folder, is_published, open_published, publish
 from fedkim_ray.study.plan import PlannedRun, first_round_inputs
 from fedkim_ray.study.supervised import head_answers, train_light
-from fedkim_ray.types import Task, TaskId
+from fedkim_ray.types import ClientId, Task, TaskId
 
 HEADS, CLIENTS, PUBLIC, CENTRALISED = "heads", "clients", "public", "centralised"
 REFERENCES = (LOGISTIC, HEADS, CLIENTS, PUBLIC, CENTRALISED)
@@ -98,12 +98,11 @@ class _Makers:
         self.heads = tuple(task for task in self.plan.trained if task.kind == "yes_no")
 
     def wanted(self, names: Sequence[str]) -> dict[str, Callable[[], pa.Table]]:
-        """Return the makers of these references, in order."""
+        """Return the makers of these references, in order, but of those with nothing to answer."""
         makers: dict[str, Callable[[], pa.Table]] = {}
-        for name in names:
+        for name in names if self._asked(self.heads) else ():
             if name == CLIENTS:
-                for client in self.plan.tasks_by_client:
-                    makers[f"client:{client}"] = partial(self._alone, client)
+                makers |= self._clients()
             elif name == PUBLIC:
                 makers[name] = self._public
             elif name == HEADS and self.recipe.federation.clients_train:
@@ -114,6 +113,13 @@ class _Makers:
                 makers[name] = self._logistic
         return makers
 
+    def _clients(self) -> dict[str, Callable[[], pa.Table]]:
+        return {
+            f"client:{client}": partial(self._alone, client)
+            for client in self.plan.tasks_by_client
+            if self._asked(self._heads_of(client))
+        }
+
     def _federated(self) -> pa.Table:
         last = aggregated_in(self.run.folder, self.recipe.federation.rounds - 1)
         state = state_from_tensors(last.read_tensors("server.safetensors"))
@@ -122,8 +128,11 @@ class _Makers:
         return self._ask(model, self.heads)
 
     def _alone(self, client: str) -> pa.Table:
-        tasks = [t for t in self.heads if t in self.plan.tasks_by_client[client]]
-        return self._trained_in(f"clients/{client}", tasks, client)
+        return self._trained_in(f"clients/{client}", self._heads_of(client), client)
+
+    def _heads_of(self, client: ClientId) -> list[Task]:
+        """Return the yes/no tasks that a client trains."""
+        return [task for task in self.heads if task in self.plan.tasks_by_client[client]]
 
     def _public(self) -> pa.Table:
         return self._trained_in("public", self.heads, PUBLIC)

@@ -49,6 +49,10 @@ def refused(done: subprocess.CompletedProcess[str], names: str) -> None:
         (["evaluate", "b", "--data", "d", "--base", "--workers", "2"], "--base and --workers"),
         (["evaluate", "b", "--data", "d", "--base", "--remove-experts"], "and --remove-experts"),
         (
+            ["evaluate", "b", "--data", "d", "--workers", "2", "--remove-experts"],
+            "--workers and --remove-experts",
+        ),
+        (
             ["evaluate", "b", "--data", "d", "--read", "generate", "--remove-experts"],
             "--read generate and --remove-experts",
         ),

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedkim_ray.cli.main import app
-from fedkim_ray.errors import DataError, RecipeError
+from fedkim_ray.errors import DataError, EnvironmentProblemError, RecipeError
 
 
 def finetune(*arguments: str) -> str:
@@ -35,6 +35,12 @@ def test_a_curve_for_machines_and_in_files(bundle_url: str, tiny_root: str, tmp_
 def test_a_curve_for_people_says_what_the_data_are(bundle_url: str, tiny_root: str) -> None:
     said = finetune(bundle_url, "--data", tiny_root, "--shots", "0", "--max-questions", "16")
     assert "sepsis (synthetic): auroc on 8 questions" in " ".join(said.split())
+
+
+def test_a_place_for_the_curve_that_takes_no_file_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentProblemError):  # before the bundle, which is not there
+        finetune("no-bundle", "--data", "no-data", "--out", str(tmp_path / "file" / "curve"))
 
 
 def test_what_cannot_be_tuned_is_refused(bundle_url: str, tiny_root: str) -> None:
