@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
+from typing import IO
 
 import httpx
 import psutil
@@ -33,14 +34,18 @@ def url(bundle_url: str, tiny_root: str) -> Iterator[str]:
     with subprocess.Popen(
         command, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True
     ) as ran:
-        assert ran.stdout is not None
-        out = ran.stdout
-        threading.Thread(target=lambda: [lines.put(line) for line in out], daemon=True).start()
+        threading.Thread(target=hand_over, args=(ran.stdout, lines), daemon=True).start()
         try:
             yield first_url(lines)
         finally:
             ran.send_signal(signal.SIGINT)
             ran.wait(60)
+
+
+def hand_over(out: IO[str], lines: Queue[str]) -> None:
+    """Read lines as they come, so that the command's pipe never fills."""
+    for line in out:
+        lines.put(line)
 
 
 def first_url(lines: Queue[str]) -> str:
