@@ -2,6 +2,10 @@
 
 The first line says what is being asked of which model; the others are one answer each. A log of
 anything else is begun anew. The log goes once the report, which has every answer, is written.
+
+An object store takes no line more: its log is written anew, and so not for each batch, but whenever
+it has grown by a tenth. All writes together are then some ten times the log, however long it gets,
+and a tenth of the answers is the most that is asked again.
 """
 
 import json
@@ -13,6 +17,8 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import TaskId
 
 LOG = "answers.jsonl"
+REWRITTEN_SHARE = 0.1
+"""Share of all answers that an object store's log may lack."""
 Asked = tuple[TaskId, int]
 """A task and the row of its questions."""
 
@@ -28,6 +34,7 @@ class AnswerLog:
     def __init__(self, folder: Folder, facts: Mapping[str, Any]) -> None:
         self.folder = folder
         self.answers: dict[Asked, Answer] = {}
+        self._unwritten: list[str] = []
         lines = self._whole_lines()
         if not lines or lines[0] != _line(facts):
             lines = [_line(facts)]
@@ -38,9 +45,9 @@ class AnswerLog:
         folder.write_bytes(LOG, "".join(f"{line}\n" for line in lines).encode())
 
     def add(self, answers: Mapping[Asked, Answer]) -> None:
-        """Keep a batch's answers, in one write."""
+        """Keep a batch's answers."""
         self.answers.update(answers)
-        lines = [
+        self._unwritten += [
             _line(
                 {
                     "task": task,
@@ -52,7 +59,10 @@ class AnswerLog:
             )
             for (task, row), a in answers.items()
         ]
-        self.folder.append_line(LOG, "\n".join(lines))
+        few = len(self._unwritten) < REWRITTEN_SHARE * len(self.answers)
+        if self.folder.is_local or not few:
+            self.folder.append_line(LOG, "\n".join(self._unwritten))
+            self._unwritten.clear()
 
     def _whole_lines(self) -> list[str]:
         """Return the lines that were written whole: a process may have died in the last."""

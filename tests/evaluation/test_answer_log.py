@@ -24,6 +24,18 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
     assert log.answers == {("covid19", 0): YES, ("med_vqa", 3): WORDS}
 
 
+def test_an_object_store_is_sent_ten_times_the_log_and_lacks_a_tenth_at_most() -> None:
+    folder, sent = Folder.at("memory://answers-log"), 0
+    log = AnswerLog(folder, FACTS)
+    for row in range(1000):
+        before = folder.read_bytes(LOG)
+        log.add({("covid19", row): YES})
+        after = folder.read_bytes(LOG)
+        sent += len(after) if after != before else 0
+        assert after.count(b"\n") - 1 > 0.9 * row
+    assert sent < 12 * len(folder.read_bytes(LOG))
+
+
 def test_half_a_line_is_asked_again(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     AnswerLog(folder, FACTS).add({("covid19", 0): YES, ("covid19", 1): YES})
