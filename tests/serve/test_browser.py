@@ -48,7 +48,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 @pytest.fixture(scope="module")
 def guarded_url(engine: TransformersEngine, tiny_root: str) -> Iterator[str]:
     """The app with a key, below a prefix."""
-    keys = ApiKeys({"ward": KeyFacts(hash_key("secret"))})
+    keys = ApiKeys([("ward", KeyFacts(hash_key("secret")))])
     tasks = {task.id: task for task in engine.facts.tasks}
     samples = Samples.from_root(tiny_root, tasks, engine.facts.spec)
     app = create_app(Gateway(engine), keys=keys, samples=samples)

@@ -28,7 +28,7 @@ from serve.quota import MovingWindow, QuotaCheck, charge
 from serve.transformers_engine import TransformersEngine
 
 PREDICT = "/v1/tasks/atelectasis/predict"
-TWO_KEYS = ApiKeys({name: KeyFacts(hash_key(name)) for name in ("ward", "lab")})
+TWO_KEYS = ApiKeys((name, KeyFacts(hash_key(name))) for name in ("ward", "lab"))
 
 
 def as_(name: str) -> dict[str, str]:
