@@ -101,7 +101,8 @@ class ServeArgs(Frozen):
     Each patient of a ``predict`` request is a question.
     """
     rate_limit_store: str = "memory://"
-    """Where questions are counted: one process of this service, or a store such as redis://…."""
+    """Where questions are counted: one process of this service, whose counts end with each
+    roll-out, or a store such as redis://… (which needs the package ``coredis``)."""
     audit_log: str | None = None
     """Local folder for a line on every question, see ``audit.py``; none where null."""
     hosts: tuple[str, ...] = ()
