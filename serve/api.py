@@ -29,7 +29,7 @@ from serve.answers import (
     TaskList,
 )
 from serve.audit import Audit, AuditLog
-from serve.auth import ApiKeys, KeyCheck
+from serve.auth import KeyCheck, Keys
 from serve.chat_answers import chunks, complete
 from serve.choosing import task_label
 from serve.deadline import deadline, until
@@ -69,7 +69,7 @@ of FedKIM-Ray, and names the task and the experts that answered.
 def create_app(
     gateway: Gateway,
     *,
-    keys: ApiKeys | None = None,
+    keys: Keys | None = None,
     quota: Quota | None = None,
     audit: AuditLog | None = None,
     hosts: Sequence[str] = (),

@@ -32,7 +32,7 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, LabelSelector, Task
 from serve.api import create_app
 from serve.audit import AuditLog
-from serve.auth import ApiKeys
+from serve.auth import KeyFile
 from serve.encoding import FeatureEncoder
 from serve.engine_choice import WantedEngine, choose_engine, has_vllm
 from serve.engine_replica import EngineReplica, adapter_holding
@@ -101,7 +101,8 @@ class ServeArgs(Frozen):
     Each patient of a ``predict`` request is a question.
     """
     rate_limit_store: str = "memory://"
-    """Where questions are counted: one process of this service, or a store such as redis://…."""
+    """Where questions are counted: one process of this service, whose counts end with each
+    roll-out, or a store such as redis://… (which needs the package ``coredis``)."""
     audit_log: str | None = None
     """Local folder for a line on every question, see ``audit.py``; none where null."""
     hosts: tuple[str, ...] = ()
@@ -186,7 +187,7 @@ class ApiReplica:
         preparer = RemotePreparer(inputs)
         remote = RemoteEngine(engine, holds_adapters=args.engine == "vllm")
         self.gateway = Gateway(remote, args.limits, preparer)
-        self.keys = ApiKeys.from_file(args.api_keys_file) if args.api_keys_file else None
+        self.keys = KeyFile(args.api_keys_file) if args.api_keys_file else None
         self.samples = Samples()
         if args.samples:
             # Of the bundle itself: while it rolls in, the engine may still be that of the last one.

@@ -1,16 +1,20 @@
 """API keys: a file of names, SHA-256 hashes and scopes, never the keys themselves.
 
 Each line is ``NAME SHA256 [SCOPE,SCOPE]``; ``python -m serve.auth NAME [SCOPE,SCOPE]`` makes a key
-and its line. Keys have 256 random bits, so a plain hash tells nothing about them.
+and its line. Keys have 256 random bits, so a plain hash tells nothing about them. A name may have
+several lines: while a key is replaced, the old one and the new one both open.
 """
 
 import hashlib
 import hmac
+import logging
 import secrets
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,9 +25,12 @@ from serve.http_errors import error_response
 from serve.notes import notes
 from serve.paths import is_open, route_path
 
+log = logging.getLogger(__name__)
 SCOPES = ("predict", "metrics", "admin")
 """``predict`` asks and lists what is served, ``metrics`` reads metrics, ``admin`` may do both."""
 HASH_DIGITS = 64
+LOOK_S = 5.0
+"""Seconds between two looks at whether the key file has changed."""
 
 
 def hash_key(key: str) -> str:
@@ -43,11 +50,24 @@ class KeyFacts:
         return scope in self.scopes or "admin" in self.scopes
 
 
-class ApiKeys:
-    """The keys that may ask, by name."""
+class Keys(Protocol):
+    """Who may ask."""
 
-    def __init__(self, keys: Mapping[str, KeyFacts]) -> None:
-        self.keys = dict(keys)
+    def require(self, authorization: str | None, scope: str) -> str:
+        """Return the name of the key in an ``Authorization: Bearer`` header.
+
+        Raises:
+            UnauthorizedError: there is none, or it is not among the keys.
+            ForbiddenError: the key has not this scope.
+        """
+        ...
+
+
+class ApiKeys:
+    """The keys that may ask, each with its owner's name."""
+
+    def __init__(self, keys: Iterable[tuple[str, KeyFacts]]) -> None:
+        self.keys = list(keys)
 
     @classmethod
     def from_file(cls, path: str) -> "ApiKeys":
@@ -58,23 +78,18 @@ class ApiKeys:
         """
         try:
             lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise _bad_file(path, type(error).__name__) from None
         wrong = [i for i, words in enumerate(lines, 1) if not _is_key(words)]
         if wrong or not lines:
             raise _bad_file(path, f"line {wrong[0]}" if wrong else "no line")
-        return cls({words[0]: _facts(words) for words in lines})
+        return cls((words[0], _facts(words)) for words in lines)
 
     def require(self, authorization: str | None, scope: str) -> str:
-        """Return the name of the key in an ``Authorization: Bearer`` header.
-
-        Raises:
-            UnauthorizedError: there is none, or it is not among the keys.
-            ForbiddenError: the key has not this scope.
-        """
+        """Return whose key a header has; see ``Keys``."""
         scheme, _, key = (authorization or "").partition(" ")
         digest = hash_key(key.strip())
-        for name, facts in self.keys.items():
+        for name, facts in self.keys:
             if scheme.lower() == "bearer" and hmac.compare_digest(facts.digest, digest):
                 if facts.opens(scope):
                     return name
@@ -90,10 +105,43 @@ class ApiKeys:
         )
 
 
+class KeyFile:
+    """The keys of a file as it is now; those it had before, where it has become unusable."""
+
+    def __init__(self, path: str) -> None:
+        """Read the file.
+
+        Raises:
+            EnvironmentProblemError: see ``ApiKeys.from_file``.
+        """
+        self.path = path
+        self._version = _version(path)
+        self._keys = ApiKeys.from_file(path)
+        self._look_at = time.monotonic() + LOOK_S
+
+    def require(self, authorization: str | None, scope: str) -> str:
+        """Return whose key a header has; see ``Keys``."""
+        if time.monotonic() >= self._look_at:
+            self._look()
+        return self._keys.require(authorization, scope)
+
+    def _look(self) -> None:
+        """Read the file where it has changed."""
+        self._look_at = time.monotonic() + LOOK_S
+        version = _version(self.path)
+        if version == self._version:
+            return
+        self._version = version  # taken before the read: a later change is another version
+        try:
+            self._keys = ApiKeys.from_file(self.path)
+        except EnvironmentProblemError as error:
+            log.error("%s The keys that it had before stay valid.", error)
+
+
 class KeyCheck:
     """ASGI middleware: asks for a key before it reads a request's body."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app = app
         self.keys = keys
 
@@ -118,6 +166,15 @@ def _wanted_scope(scope: Scope) -> str | None:
     if is_open(path):
         return None
     return "metrics" if path.startswith("/metrics") else "predict"
+
+
+def _version(path: str) -> tuple[int, ...] | None:
+    """Return what tells a file from the one that was there before; None where there is none."""
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 def _is_key(words: list[str]) -> bool:

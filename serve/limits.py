@@ -17,6 +17,12 @@ from serve.paths import is_question
 
 MAX_NESTED = 1 << 20
 """Lists and objects in one JSON body: an empty one has 2 bytes there, and 64 once it is read."""
+VALUE_BYTES = 80
+"""Bytes of a value once it is read, for each of which a body has a comma.
+
+Measured on lists of whole numbers, the costliest of lists: each number is an int, a float that
+stands for it, and a place in the list of either. A decimal one takes 48.
+"""
 
 
 class Limits(Frozen):
@@ -25,8 +31,8 @@ class Limits(Frozen):
     body_bytes: PositiveInt = 32 << 20
     """Bytes of a request's body."""
     held_bytes: PositiveInt = 512 << 20
-    """Bytes of all bodies that one replica of the HTTP app reads or answers; beyond them status
-    503."""
+    """Bytes of all bodies that one replica of the HTTP app reads or answers, and of the values in
+    them once they are read; beyond them status 503."""
     upload_s: PositiveFloat = 30.0
     """Seconds until a request's body is there."""
     image_bytes: PositiveInt = 16 << 20
@@ -89,7 +95,7 @@ class BodyLimit:
         self.app = app
         self.limits = limits
         self.held_bytes = 0
-        """Of all bodies that are being read or answered."""
+        """Of all bodies that are being read or answered, and of the values in them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body, or refuse it."""
@@ -98,20 +104,21 @@ class BodyLimit:
             return
         try:
             async with self._within_time():
-                body = await self._read(scope, receive)
+                body, held_bytes = await self._read(scope, receive)
         except ServingError as error:
             await error_response(error)(scope, receive, send)
             return
         try:
             await self.app(scope, read_again(body, receive), send)
         finally:
-            self.held_bytes -= len(body)
+            self.held_bytes -= held_bytes
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body, which is held from then on.
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[bytes, int]:
+        """Return the whole body, and how many bytes are held for it from then on.
 
         Raises:
-            TooLargeError: it is announced, or turns out, to be too large.
+            TooLargeError: it is announced, or turns out, to be too large, or to have too many
+                values.
             OverloadedError: with the others that are held it would be too much.
         """
         announced = dict(scope["headers"]).get(b"content-length", b"")
@@ -126,22 +133,38 @@ class BodyLimit:
                 self._add(body, message.get("body", b""))
             if not is_form(scope):
                 _require_flat(body)
+            values_bytes = self._values_bytes(body)
+            self._hold(values_bytes)
         except BaseException:
             self.held_bytes -= len(body)
             raise
-        return bytes(body)
+        return bytes(body), len(body) + values_bytes
 
     def _add(self, body: bytearray, piece: bytes) -> None:
         self._require_small(len(body) + len(piece))
         # Counted as they come: who announces much and sends nothing takes no room from others.
-        if self.held_bytes + len(piece) > self.limits.held_bytes:
+        self._hold(len(piece))
+        body += piece
+
+    def _hold(self, num_bytes: int) -> None:
+        if self.held_bytes + num_bytes > self.limits.held_bytes:
             raise OverloadedError(
                 "The requests under way fill the memory for their bodies.",
                 f"Together they have at most {self.limits.held_bytes} bytes.",
                 "Ask again after the time in Retry-After.",
             )
-        body += piece
-        self.held_bytes += len(piece)
+        self.held_bytes += num_bytes
+
+    def _values_bytes(self, body: bytearray) -> int:
+        """Return what a body's values will take, by its commas."""
+        num_bytes = body.count(b",") * VALUE_BYTES
+        if len(body) + num_bytes > self.limits.held_bytes:  # and would be at any time
+            raise TooLargeError(
+                f"The request's body has {body.count(b',')} commas.",
+                f"With {VALUE_BYTES} bytes for each it is to stay within {self.limits.held_bytes}.",
+                "Send fewer inputs, or recordings as files.",
+            )
+        return num_bytes
 
     def _require_small(self, num_bytes: int) -> None:
         if num_bytes > self.limits.body_bytes:

@@ -9,8 +9,11 @@ must be set before they start; without it all else works.
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedkim_ray import telemetry
+from fedkim_ray.metric_names import REQUESTS
 from serve.errors import NotReadyError
 from serve.http_errors import error_response
+from serve.paths import QUESTIONS
 
 PROXY_CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.proxy_guard.middlewares")
 """Environment variable of Ray's nodes, and what it names."""
@@ -18,7 +21,10 @@ RETRY_AFTER = b"retry-after"
 
 
 class ProxyGuard:
-    """ASGI middleware: no request ends without an answer, and no 503 without Retry-After."""
+    """ASGI middleware: no request ends without an answer, and no 503 without Retry-After.
+
+    Who has hung up is lost to nobody, and gets no answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,15 +34,22 @@ class ProxyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = False
+        begun = gone = False
+
+        async def heard() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(_with_retry_after(message))
 
-        await self.app(scope, receive, watched)
-        if not begun:
+        await self.app(scope, heard, watched)
+        if not (begun or gone):
+            _count(scope)
             await error_response(_lost())(scope, receive, send)
 
 
@@ -53,6 +66,16 @@ def _with_retry_after(message: Message) -> Message:
     if RETRY_AFTER not in {name.lower() for name, _ in headers}:
         headers.append((RETRY_AFTER, str(NotReadyError.retry_after_s).encode()))
     return {**message, "headers": headers}
+
+
+def _count(scope: Scope) -> None:
+    """Count a question that was lost: the replica that counts all others had no time to.
+
+    The proxy's paths begin with whatever prefix the app has there.
+    """
+    if scope["method"] == "POST" and any(place in scope["path"] for place in QUESTIONS):
+        status = NotReadyError.status
+        telemetry.inc(REQUESTS, task="none", status=status, bundle_version="none")
 
 
 def _lost() -> NotReadyError:

@@ -36,8 +36,8 @@ class Quota(Protocol):
                 which one has been counted by then.
 
         Returns:
-            Seconds until some of them may be asked, 0 for all of them now, infinity where so many
-            never may at once.
+            Seconds until they may be asked if the key rests meanwhile, 0 for now, infinity where so
+            many never may at once.
         """
         ...
 
@@ -61,6 +61,10 @@ class MovingWindow:
             return math.inf
         if await self.window.hit(self.limit, key, cost=max(num - 1, 1)):
             return 0.0
+        if num > 1:
+            # Stores tell when one place is free again, not when so many are: then all are. A
+            # question still counts at the very end of its window, so a second more.
+            return self.limit.get_expiry() + 1.0
         stats = await self.window.get_window_stats(self.limit, key)
         return max(stats.reset_time - time.time(), 1.0)
 

@@ -172,6 +172,7 @@ class Message(Sent):
     audio: Nothing = Field(None, description="As `refusal`.")
     function_call: Nothing = Field(None, description="As `refusal`.")
     tool_calls: Nothing = Field(None, description="As `refusal`.")
+    parsed: Nothing = Field(None, description="As `refusal`; package `openai` adds it.")
 
 
 class StreamOptions(Sent):
@@ -183,8 +184,25 @@ class StreamOptions(Sent):
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+NO_FIELDS_HERE = frozenset(
+    {"audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"}
+    | {"metadata", "modalities", "moderation", "parallel_tool_calls", "prediction"}
+    | {"presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+    | {"reasoning_effort", "response_format", "safety_identifier", "service_tier", "store"}
+    | {"tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options"}
+)
+"""OpenAI's fields that this service does not have: null asks for nothing, anything else is refused
+like any unknown field."""
+
+
+def _without_nulls(fields: Any) -> Any:
+    if not isinstance(fields, dict):
+        return fields
+    return {k: v for k, v in fields.items() if v is not None or k not in NO_FIELDS_HERE}
+
+
 class ChatRequest(Sent):
-    """OpenAI's chat completion request."""
+    """OpenAI's chat completion request; those of its fields that are not here may be null."""
 
     model: Text = Field(description="The id that /v1/models gives.")
     messages: Listed[Message] = Field(
@@ -233,6 +251,11 @@ class ChatRequest(Sent):
     )
     n: Literal[1] | None = Field(1, description="One answer a request.")
     user: Text | None = Field(None, description="OpenAI's field; has no effect and is not kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks(cls, fields: Any) -> Any:
+        return _without_nulls(fields)
 
 
 class PatientInput(Sent):

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,7 +120,7 @@ def run_server(
     server = RunningServer(f"http://{_in_url(host)}:{port}", args, begun)
     try:
         _start(args, host, port, begun)
-        _wait_until_ready(server.url, timeout_s)
+        _wait_until_ready(server.url, args.hosts, timeout_s)
     except BaseException:
         server.shutdown()
         raise
@@ -203,9 +204,16 @@ def _end_serve() -> None:
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _wait_until_ready(url: str, timeout_s: float) -> None:
+def _wait_until_ready(url: str, hosts: Sequence[str], timeout_s: float) -> None:
+    """Block until the service answers; where it has names of its own, to one of those.
+
+    Raises:
+        EnvironmentProblemError: it does not in time.
+    """
     deadline = time.monotonic() + timeout_s
-    with httpx.Client(trust_env=False, timeout=10.0) as client:
+    # A name may begin with a star, for which any word does.
+    headers = {"Host": hosts[0].replace("*", "ready")} if hosts else {}
+    with httpx.Client(trust_env=False, timeout=10.0, headers=headers) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 if client.get(f"{url}/readyz").status_code == 200:

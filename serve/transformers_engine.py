@@ -139,12 +139,21 @@ class TransformersEngine:
         )
         while not self._room.closed:
             if not self._running:
-                self._room.wait()
+                self._rest()
             self._score_waiting()
             self._join_waiting()
             self._step()
-            telemetry.set_gauge(QUEUE_LENGTH, len(self._room))
-            telemetry.set_gauge(RUNNING, len(self._running))
+            self._tell_load()
+
+    def _rest(self) -> None:
+        """Block until somebody waits; what is told meanwhile is that nobody does."""
+        self._room.forget_those_gone()
+        self._tell_load()
+        self._room.wait()
+
+    def _tell_load(self) -> None:
+        telemetry.set_gauge(QUEUE_LENGTH, len(self._room))
+        telemetry.set_gauge(RUNNING, len(self._running))
 
     def _score_waiting(self) -> None:
         fitting = []

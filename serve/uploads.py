@@ -5,6 +5,7 @@ A form holds one patient: files ``image``, ``ecg`` and, for WFDB, ``ecg_header``
 
 import base64
 import json
+from collections import Counter
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -81,7 +82,7 @@ async def _read(request: Request) -> dict[str, Any]:
     """Return a form as the JSON of ``PredictRequest``.
 
     Raises:
-        FieldError: it cannot be parsed, or has a field that nobody reads.
+        FieldError: it cannot be parsed, or has a field that nobody reads, or one twice.
     """
     parser = MultiPartParser(
         request.headers,
@@ -100,20 +101,27 @@ async def _read(request: Request) -> dict[str, Any]:
             "Send it with a library, as at /docs.",
         ) from None
     try:
-        _require_known(form)
+        _require_known_once(form)
         return await _as_json(form)
     finally:
         await form.close()
 
 
-def _require_known(form: FormData) -> None:
-    for name in form:
+def _require_known_once(form: FormData) -> None:
+    for name, num in Counter(name for name, _ in form.multi_items()).items():
         if name not in (*FIELDS, *FILES):
             raise FieldError(
                 f"The form has a field {name[:40]!r}.",
                 f"It has {', '.join((*FILES, *FIELDS))}.",
                 "Leave it out.",
                 name[:40],
+            )
+        if num > 1:
+            raise FieldError(
+                f"The form has {num} fields {name!r}.",
+                "It holds one patient, and each field once.",
+                "Send several patients as JSON, see /docs, or a form each.",
+                name,
             )
 
 

@@ -95,11 +95,18 @@ class WaitingRoom:
             self._change.notify()
 
     def wait(self) -> None:
-        """Block until somebody waits or the room is closed; who waits is done with whom it took."""
+        """Block until somebody waits or the room is closed; who waits is done with whom it took.
+
+        Those who have gone are to be forgotten before, or they end the wait.
+        """
         self._taken_scores, self._taken_streams = [], []
         with self._change:
-            self._forget_those_gone()  # nobody takes them, and the loop would not rest
             self._change.wait_for(lambda: len(self) or self._closed)
+
+    def forget_those_gone(self) -> None:
+        """Take out those whose askers have gone: nobody else would, and they count as waiting."""
+        with self._change:
+            self._forget_those_gone()
 
     def take_scores(self, most: int) -> list[ScoreJob]:
         """Take out the first yes/no questions whose askers are still there."""

@@ -46,14 +46,15 @@ export async function* chat(body, signal) {
   }
 }
 
-/** Return a request of the chat endpoint for one patient's input, as `predict` takes it. */
+/** Return a request of the chat endpoint for one patient's input, as `predict` takes it.
+ *  Its last text is read as the question, so there must be one: a note would be taken for it. */
 export function chatBody(model, task, input, question) {
   const content = [];
   if (input.text) content.push({ type: "text", text: input.text });
   if (input.image) content.push({ type: "image_url", image_url: { url: input.image } });
   if (input.ecg) content.push({ type: "input_ecg", input_ecg: input.ecg });
   if (input.series) content.push({ type: "input_series", input_series: input.series });
-  if (question) content.push({ type: "text", text: question });
+  content.push({ type: "text", text: question });
   return { model, task, messages: [{ role: "user", content }] };
 }
 

@@ -9,7 +9,6 @@ const state = { model: null, tasks: new Map(), samples: [], input: {}, sample: n
 async function start() {
   state.model = null;
   clearAnswer();
-  busy(false);
   try {
     const [models, tasks, samples] = await Promise.all([
       get("v1/models"),
@@ -77,7 +76,6 @@ function takeInput(input, sample) {
   at("sample-facts").textContent = sample ? `A ${sample.data_kind} test row, never trained on.` : "";
   if (input.question) at("question").value = input.question;
   clearAnswer();
-  busy(false);
 }
 
 async function takeFile(file) {
@@ -113,11 +111,14 @@ function dataUrl(file) {
   });
 }
 
+/** Take away the answer, and give up one that still comes. */
 function clearAnswer() {
   state.asking?.abort();
-  for (const id of ["answer", "problem", "recorded", "origin"]) at(id).textContent = "";
+  state.asking = null; // tells it from one that was stopped, whose words stay
+  for (const id of ["answer", "ended", "problem", "recorded", "origin"]) at(id).textContent = "";
   at("labels").replaceChildren();
   at("experts").replaceChildren();
+  busy(false);
 }
 
 async function ask() {
@@ -126,22 +127,27 @@ async function ask() {
   state.asking = asking;
   busy(true);
   const started = performance.now();
+  const question = at("question").value.trim() || chosenTask().question;
+  at("question").value = question;
+  let ending = null;
   try {
-    const question = at("question").value.trim();
     const body = chatBody(state.model.id, chosenTask().id, state.input, question);
     for await (const chunk of chat(body, asking.signal)) {
       at("answer").textContent += chunk.choices[0]?.delta.content ?? "";
-      if (chunk.fedkim) showFacts(chunk.fedkim, performance.now() - started);
+      ending = chunk.choices[0]?.finish_reason ?? ending;
+      if (chunk.fedkim) showFacts(chunk.fedkim, performance.now() - started, question);
     }
+    if (ending === "length") at("ended").textContent = "Cut off: it reached its limit of tokens.";
     if (!at("answer").textContent) at("answer").textContent = "(no words)";
   } catch (error) {
     if (error.name !== "AbortError") at("problem").textContent = error.message;
+    else if (state.asking === asking) at("ended").textContent = "Stopped: not a whole answer.";
   } finally {
     if (state.asking === asking) busy(false);
   }
 }
 
-function showFacts(facts, milliseconds) {
+function showFacts(facts, milliseconds, question) {
   if (facts.label_probabilities) {
     drawBars(at("labels"), "Probability of each answer", facts.label_probabilities);
   }
@@ -156,7 +162,7 @@ function showFacts(facts, milliseconds) {
   } else {
     at("experts").textContent = "This bundle has no experts.";
   }
-  if (state.sample) {
+  if (state.sample?.question.trim() === question) { // it says nothing about another one
     at("recorded").textContent =
       `Recorded answer in the ${state.sample.data_kind} data: ${state.sample.recorded_answer}`;
   }

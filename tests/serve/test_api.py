@@ -320,7 +320,7 @@ def test_metrics_count_requests_by_task_and_status(
 @pytest.fixture
 def guarded(engine: TransformersEngine) -> Iterator[TestClient]:
     """The app with one key and small bounds."""
-    keys = ApiKeys({"ward": KeyFacts(hash_key("secret"))})
+    keys = ApiKeys([("ward", KeyFacts(hash_key("secret")))])
     app = create_app(Gateway(engine, Limits(body_bytes=1000)), keys=keys)
     with TestClient(app) as client:
         yield client

@@ -1,11 +1,12 @@
 """Key files, and what a key opens."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from fedkim_ray.errors import EnvironmentProblemError
-from serve.auth import ApiKeys, KeyFacts, hash_key, main
+from serve.auth import LOOK_S, ApiKeys, KeyFacts, KeyFile, hash_key, main
 from serve.errors import ForbiddenError, UnauthorizedError
 
 
@@ -18,12 +19,49 @@ def test_a_key_is_known_by_its_hash(tmp_path: Path) -> None:
     assert "secret" not in file.read_text()
 
 
+def test_a_names_old_key_and_its_new_one_are_both_valid(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"ward {hash_key('old')}\nward {hash_key('new')} metrics\n")
+    keys = ApiKeys.from_file(str(file))
+    assert keys.require("Bearer old", "predict") == "ward"
+    assert keys.require("Bearer new", "metrics") == "ward"
+
+
+def test_a_changed_file_is_read_again_and_an_unusable_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    file = tmp_path / "keys"
+    file.write_text(f"ward {hash_key('old')}\n")
+    keys = KeyFile(str(file))
+    file.write_text(f"lab {hash_key('new')}\n")
+    assert keys.require("Bearer old", "predict") == "ward"
+    now += LOOK_S
+    with pytest.raises(UnauthorizedError):
+        keys.require("Bearer old", "predict")
+    assert keys.require("Bearer new", "predict") == "lab"
+
+    file.write_text(f"lab {hash_key('new')}\nward typo\n")
+    for _ in range(2):  # told once a change
+        now += LOOK_S
+        assert keys.require("Bearer new", "predict") == "lab"
+    file.unlink()
+    now += LOOK_S
+    assert keys.require("Bearer new", "predict") == "lab"
+    assert [r.message.partition(" cannot")[2][:24] for r in caplog.records] == [
+        " be used (line 2). Each ",
+        " be used (FileNotFoundEr",
+    ]
+    assert "typo" not in caplog.text
+
+
 def test_a_key_opens_its_scopes_alone_but_for_an_admins() -> None:
     keys = ApiKeys(
-        {
-            "probe": KeyFacts(hash_key("one"), frozenset({"metrics"})),
-            "boss": KeyFacts(hash_key("two"), frozenset({"admin"})),
-        }
+        [
+            ("probe", KeyFacts(hash_key("one"), frozenset({"metrics"}))),
+            ("boss", KeyFacts(hash_key("two"), frozenset({"admin"}))),
+        ]
     )
     with pytest.raises(ForbiddenError, match=r"'probe' has the scopes metrics.*needs 'predict'"):
         keys.require("Bearer one", "predict")
@@ -42,7 +80,7 @@ def test_a_made_key_opens_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("header", [None, "", "secret", "Basic secret", "Bearer", "Bearer no"])
 def test_anything_else_is_refused(header: str | None) -> None:
     with pytest.raises(UnauthorizedError, match="Authorization: Bearer KEY"):
-        ApiKeys({"ward": KeyFacts(hash_key("secret"))}).require(header, "predict")
+        ApiKeys([("ward", KeyFacts(hash_key("secret")))]).require(header, "predict")
 
 
 @pytest.mark.parametrize("text", ["", "ward\n", "ward secret\n", f"ward {'0' * 64} everything\n"])

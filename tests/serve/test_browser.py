@@ -10,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from fedkim_ray.data.tasks import task_table
 from serve.api import create_app
 from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.gateway import Gateway
@@ -48,7 +49,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 @pytest.fixture(scope="module")
 def guarded_url(engine: TransformersEngine, tiny_root: str) -> Iterator[str]:
     """The app with a key, below a prefix."""
-    keys = ApiKeys({"ward": KeyFacts(hash_key("secret"))})
+    keys = ApiKeys([("ward", KeyFacts(hash_key("secret")))])
     tasks = {task.id: task for task in engine.facts.tasks}
     samples = Samples.from_root(tiny_root, tasks, engine.facts.spec)
     app = create_app(Gateway(engine), keys=keys, samples=samples)
@@ -127,6 +128,49 @@ def test_a_generated_answer_streams_in_word_by_word(page: "sync_api.Page", serve
     grown = [text for text in page.evaluate("() => window.seen") if text]
     assert len(set(grown)) > 2
     assert all(later.startswith(earlier) for earlier, later in pairwise(grown))
+
+
+def test_an_answer_that_is_not_whole_says_so(page: "sync_api.Page", server_url: str) -> None:
+    opened(page, server_url, "slake_vqa")
+    page.click("#ask")
+    sync_api.expect(page.locator("#ended")).to_contain_text("Cut off")
+    page.route("**/v1/chat/completions", lambda route: None)  # an answer that never comes
+    page.click("#ask")
+    sync_api.expect(page.locator("#ended")).to_be_empty()
+    page.click("#stop")
+    sync_api.expect(page.locator("#ended")).to_contain_text("Stopped")
+    page.select_option("#task", "lung_opacity")
+    sync_api.expect(page.locator("#ended")).to_be_empty()
+
+
+def test_a_recorded_answer_stands_beside_its_own_question_alone(
+    page: "sync_api.Page", server_url: str
+) -> None:
+    opened(page, server_url)
+    page.click("#ask")
+    sync_api.expect(page.locator("#recorded")).to_contain_text("Recorded answer")
+    page.fill("#question", "Is there a fracture?")
+    page.click("#ask")
+    sync_api.expect(page.locator("#origin")).to_contain_text("bundle")
+    sync_api.expect(page.locator("#recorded")).to_be_empty()
+
+
+def test_a_blank_question_is_the_tasks_own_and_not_the_note(
+    page: "sync_api.Page", server_url: str, tmp_path: Path
+) -> None:
+    opened(page, server_url, "ecg_abnormal")
+    own = tmp_path / "own.json"
+    ecg = {"leads": ["I", "II"], "sampling_rate_hz": 100, "data": [[0.1, 0.2] * 100] * 2}
+    own.write_text(json.dumps({"ecg": ecg, "text": "A note."}))
+    page.set_input_files("#file", str(own))
+    sync_api.expect(page.locator("svg.ecg path")).to_have_count(2)
+    page.fill("#question", " ")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        page.click("#ask")
+    texts = [p["text"] for p in asked.value.post_data_json["messages"][0]["content"] if "text" in p]
+    assert texts == ["A note.", task_table()["ecg_abnormal"].question]
+    sync_api.expect(page.locator("#question")).to_have_value(texts[1])
+    sync_api.expect(page.locator("#answer")).to_have_text(re.compile("^(Yes|No)$"))
 
 
 def test_a_file_of_ones_own_is_read_and_a_broken_one_is_named(

@@ -65,7 +65,18 @@ def test_a_described_task_of_other_modalities_has_another_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "kind"), [("Is there a fracture?", "yes_no"), ("Where is it?", "generate")]
+    ("question", "kind"),
+    [
+        ("Is there a fracture?", "yes_no"),
+        ("Can you see a fracture?", "yes_no"),
+        ("Do you think it is broken?", "yes_no"),
+        ("Could it be broken?", "yes_no"),
+        ("Where is it?", "generate"),
+        ("Can you explain what sepsis is?", "generate"),
+        ("Could you please describe it?", "generate"),
+        ("Do you know what causes it?", "generate"),
+        ("", "generate"),
+    ],
 )
 def test_a_described_task_answers_as_its_question_begins(question: str, kind: str) -> None:
     words = "Fracture detection: find out whether a rib is broken."

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +20,15 @@ from serve.api import create_app
 from serve.audit import HASH_KEY, Audit, AuditLog
 from serve.auth import ApiKeys, KeyFacts, hash_key
 from serve.engine import EngineRequest, Piece
-from serve.errors import NotReadyError
+from serve.errors import NotReadyError, RateLimitedError
 from serve.gateway import Gateway
 from serve.limits import Limits
 from serve.preparing import LocalPreparer
-from serve.quota import MovingWindow, QuotaCheck
+from serve.quota import MovingWindow, QuotaCheck, charge
 from serve.transformers_engine import TransformersEngine
 
 PREDICT = "/v1/tasks/atelectasis/predict"
-TWO_KEYS = ApiKeys({name: KeyFacts(hash_key(name)) for name in ("ward", "lab")})
+TWO_KEYS = ApiKeys((name, KeyFacts(hash_key(name))) for name in ("ward", "lab"))
 
 
 def as_(name: str) -> dict[str, str]:
@@ -69,6 +70,34 @@ def test_each_patient_counts_as_a_question(engine: TransformersEngine) -> None:
         many = web.post(PREDICT, json={"inputs": [{}] * 6}, headers=as_("lab"))
         assert (many.status_code, many.json()["error"]["param"]) == (400, "inputs")
         assert "fewer patients" in many.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("patients", [2, 5])
+def test_who_waits_as_long_as_told_is_answered(
+    monkeypatch: pytest.MonkeyPatch, patients: int
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    async def retries_until_answered() -> int:
+        nonlocal now
+        quota, scope = MovingWindow("5/minute"), {"type": "http"}
+        for _ in range(4):  # places are free again at 1060, 1070, 1080 and 1090
+            await charge(quota, scope, 1)
+            now += 10
+        for retries in range(9):
+            try:
+                await charge(quota, scope, 1)
+                await charge(quota, scope, patients)
+            except RateLimitedError as error:
+                now += error.retry_after_s or 0
+            else:
+                return retries
+        return 9
+
+    # The first attempt takes the fifth place and has none for the other patients.
+    assert asyncio.run(retries_until_answered()) == 1
+    assert now == 1040 + 61
 
 
 def test_a_body_that_is_not_understood_counts_as_one_question(engine: TransformersEngine) -> None:

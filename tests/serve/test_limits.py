@@ -68,14 +68,17 @@ def test_no_other_body_is_waited_for(scope: Scope) -> None:
     assert ask(guard, sending(TEN, then_waits=True), scope).statuses == [200]
 
 
-def during(inner: Callable[[], Awaitable[None]]) -> BodyLimit:
-    """Return a guard of two bodies of ten bytes, inside of which something else happens."""
+TWENTY = Limits(body_bytes=20, held_bytes=20)
+
+
+def during(inner: Callable[[], Awaitable[None]], limits: Limits = TWENTY) -> BodyLimit:
+    """Return a guard, by default of two bodies of ten bytes, inside of which something happens."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await inner()
         await answer(scope, receive, send)
 
-    return BodyLimit(app, Limits(body_bytes=20, held_bytes=20))
+    return BodyLimit(app, limits)
 
 
 def test_bodies_that_are_answered_leave_less_room_for_others() -> None:
@@ -94,6 +97,24 @@ def test_bodies_that_are_answered_leave_less_room_for_others() -> None:
     assert ask(guard, sending(TEN)).statuses == [200]
     assert (second.statuses, third.statuses) == ([200], [503])
     assert third.headers[b"retry-after"] == b"2"
+    assert guard.held_bytes == 0
+
+
+def test_values_take_room_until_their_request_is_answered() -> None:
+    second, depth = Answers(), 0
+
+    async def meanwhile() -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 1:
+            await guard(asked(), sending(b"[1,2]"), second.send)
+
+    # Five bytes and a comma take 5 + 80; two such bodies more than 150, as do seven and two commas.
+    guard = during(meanwhile, Limits(body_bytes=20, held_bytes=150))
+    assert ask(guard, sending(b"[1,2]")).statuses == [200]
+    assert (second.statuses, second.headers[b"retry-after"]) == ([503], b"2")
+    assert ask(guard, sending(b"[1,2]")).statuses == [200]
+    assert ask(guard, sending(b"[1,2,3]")).statuses == [413]
     assert guard.held_bytes == 0
 
 

@@ -42,6 +42,7 @@ def test_a_completion_carries_fedkims_facts(official: openai.OpenAI, image: str)
 def test_nulls_are_the_defaults(official: openai.OpenAI) -> None:
     asked = {"model": "tiny", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 4}
     nulls = dict.fromkeys(("temperature", "top_p", "n", "stream", "seed", "stop", "max_tokens"))
+    nulls |= dict.fromkeys(("tools", "response_format", "logprobs", "metadata"))  # not ours
     plain = official.chat.completions.create(**asked)  # type: ignore[call-overload]
     same = official.chat.completions.create(**(nulls | asked))  # type: ignore[call-overload]
     assert same.choices[0].message.content == plain.choices[0].message.content
@@ -79,6 +80,21 @@ def test_an_answer_is_sent_back_in_the_next_turn(official: openai.OpenAI, as_dic
     second = official.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
     # The second turn reads the first, and more.
     assert second.usage.prompt_tokens > first.usage.prompt_tokens + 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("way", ["parse", "stream"])
+def test_a_message_of_the_packages_helpers_is_sent_back_too(
+    official: openai.OpenAI, image: str, way: str
+) -> None:
+    asked: Any = {"model": "tiny", "messages": chat(image, "Is there lung opacity?")}
+    if way == "parse":
+        said = official.chat.completions.parse(**asked).choices[0].message
+    else:
+        with official.chat.completions.stream(**asked) as stream:
+            said = stream.get_final_completion().choices[0].message
+    asked["messages"] += [said.model_dump(), {"role": "user", "content": "And edema?"}]
+    assert asked["messages"][1]["parsed"] is None
+    assert official.chat.completions.create(**asked, max_tokens=4).choices[0].message.content
 
 
 def test_errors_are_the_packages_own(official: openai.OpenAI, image: str) -> None:

@@ -30,6 +30,15 @@ def test_words_alone_become_one_part() -> None:
     ]
 
 
+def test_openais_other_fields_may_be_null_and_no_more() -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    plain = ChatRequest.model_validate(chat)
+    assert ChatRequest.model_validate(chat | {"tools": None, "metadata": None}) == plain
+    for other in ({"tools": []}, {"logprobs": False}, {"toolz": None}):
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            ChatRequest.model_validate(chat | other)
+
+
 @pytest.mark.parametrize("value", ["1.5", True, float("nan"), float("inf"), [[1.0]]])
 def test_only_finite_json_numbers_are_numbers(value: object) -> None:
     with pytest.raises(ValidationError):

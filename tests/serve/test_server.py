@@ -14,8 +14,9 @@ from fedkim_ray.storage import Folder
 from serve.api import create_app
 from serve.app import ServeArgs
 from serve.gateway import Gateway
-from serve.server import APP_NAME, run_server
+from serve.server import APP_NAME, _wait_until_ready, run_server
 from serve.transformers_engine import TransformersEngine
+from tests.serve.http_server import serving
 
 
 def test_a_bundle_that_is_not_there_is_told_before_ray_starts(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def join(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
         cluster = Cluster(**facts)
         monkeypatch.setattr("serve.server.ray", cluster)
         monkeypatch.setattr("serve.server.ray_serve", cluster)
-        monkeypatch.setattr("serve.server._wait_until_ready", lambda url, timeout_s: None)
+        monkeypatch.setattr("serve.server._wait_until_ready", lambda *_: None)
         return cluster
 
     return join
@@ -171,3 +172,16 @@ def test_an_ipv6_address_stands_in_brackets_and_reaches_the_service(
     with TestClient(app) as web:
         headers = {"host": server.url.removeprefix("http://")}
         assert web.get("/v1/tasks", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("hosts", [("fedkim.example.org",), ("*.example.org",), ("*",), ()])
+def test_a_service_that_answers_to_its_own_names_alone_is_found_ready(
+    engine: TransformersEngine, hosts: tuple[str, ...]
+) -> None:
+    with serving(create_app(Gateway(engine), hosts=hosts)) as url:
+        _wait_until_ready(url, hosts, timeout_s=5.0)
+
+
+def test_a_service_that_never_answers_is_named() -> None:
+    with pytest.raises(EnvironmentProblemError, match=r"127.0.0.1:9 did not answer within 0.1 s"):
+        _wait_until_ready("http://127.0.0.1:9", (), timeout_s=0.1)

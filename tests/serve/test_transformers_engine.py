@@ -11,6 +11,7 @@ from fedkim_ray.bundle.read import load_bundle
 from fedkim_ray.data.loading import collate
 from fedkim_ray.data.schema import FeatureSpec
 from fedkim_ray.injection.inference import generate
+from fedkim_ray.metric_names import QUEUE_LENGTH, Metric
 from serve.choosing import described_task
 from serve.encoding import FeatureEncoder
 from serve.engine import EngineRequest, Features, Piece, Sampling, Scored
@@ -18,6 +19,7 @@ from serve.errors import FieldError, InternalError, NotReadyError, OverloadedErr
 from serve.kv_cache import join_caches
 from serve.sampling import Draw
 from serve.transformers_engine import TransformersEngine
+from serve.waiting import ScoreJob
 
 
 async def whole(engine: TransformersEngine, request: EngineRequest) -> list[Piece]:
@@ -219,6 +221,36 @@ def test_a_full_waiting_room_refuses_and_a_closed_engine_says_so(
         asyncio.run(small.score([good]))
     with pytest.raises(NotReadyError):
         asyncio.run(small.describe())
+
+
+def test_an_idle_engine_tells_that_nobody_waits(
+    bundle_url: str, requests: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[float] = []
+
+    def set_gauge(metric: Metric, value: float, **labels: object) -> None:
+        if metric == QUEUE_LENGTH:
+            lengths.append(value)
+
+    monkeypatch.setattr("fedkim_ray.telemetry.set_gauge", set_gauge)
+    engine = TransformersEngine(load_bundle(bundle_url), max_batch=1)
+    good = next(r for r in requests if r.task.kind == "yes_no")
+    jobs = [ScoreJob(good) for _ in range(3)]
+
+    def others_hang_up(taken: object) -> None:
+        for job in jobs[1:]:
+            job.answer.cancel()
+
+    monkeypatch.setattr("serve.transformers_engine._observe_waits", others_hang_up)
+    engine._room.enter(*jobs)
+
+    async def rests() -> None:
+        async with asyncio.timeout(10):
+            while lengths[-2:] != [2, 0]:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(rests())
+    engine.close()
 
 
 def test_a_text_that_no_tokenizer_reads_fails_alone(

@@ -67,6 +67,14 @@ def test_a_bad_form_names_its_field(
     assert error["param"].startswith(field)
 
 
+@pytest.mark.parametrize("name", ["image", "question"])
+def test_a_second_field_of_a_name_is_refused(client: TestClient, name: str) -> None:
+    files = [(name, (None, b"one")), (name, (None, b"two"))]
+    answer = client.post("/v1/tasks/covid19/predict", files=files)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+    assert f"has 2 fields '{name}'" in answer.json()["error"]["message"]
+
+
 def test_a_form_that_asks_nothing_is_not_read(client: TestClient) -> None:
     torn = {"content": b"--y\r\nx", "headers": {"content-type": "multipart/form-data"}}
     assert client.post("/static/predict", **torn).status_code == 405

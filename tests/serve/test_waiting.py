@@ -31,6 +31,7 @@ def test_the_loop_rests_where_all_have_gone() -> None:
     gone.cancelled.set()
     closing = threading.Timer(0.2, room.close)
     closing.start()
+    room.forget_those_gone()
     room.wait()
     assert room.closed  # that alone ended the wait
 
