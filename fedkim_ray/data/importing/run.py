@@ -155,8 +155,12 @@ class _Import:
         return whole
 
     def _remove_staging(self) -> None:
+        """Remove what was staged, and the folder of it all once no other import uses it.
+
+        On an object store a folder is gone with the last of its files.
+        """
         self.staging.fs.rm(self.staging.path, recursive=True)
-        if not (self.root / STAGING).names():
+        if self.root.exists(STAGING) and not (self.root / STAGING).names():
             self.root.fs.rm(self.root.full(STAGING), recursive=True)
 
     def _load_key(self) -> SubjectKey:

@@ -188,6 +188,19 @@ def test_both_sides_may_be_any_filesystem(records: Path, root: Path) -> None:
         memory.rm("/root", recursive=True)
 
 
+def test_a_store_may_have_no_empty_folders(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDKIM_SCRATCH", str(tmp_path))
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", lambda self, path, exist_ok=False: None)
+    try:
+        run_import(request(records, "memory://store"))
+        assert check_root(Folder.at("memory://store")) == []
+        assert not list((tmp_path / "imports").iterdir())
+    finally:
+        MemoryFileSystem().rm("/store", recursive=True)
+
+
 def test_dirichlet_gives_clients_different_labels(records: Path, tmp_path: Path) -> None:
     run_import(request(records, tmp_path, partition="dirichlet:0.1"))
     card = read_card(Folder.at(tmp_path))
