@@ -30,6 +30,7 @@ from fedkim_ray.data.importing.record import (
     count_reasons,
     merged_spec,
     read_records,
+    remove_record,
     write_record,
 )
 from fedkim_ray.data.importing.remote import answering, lives_in_this_process
@@ -145,10 +146,12 @@ class _Import:
         units = self._stage(items, fingerprint, scratch)
         staged = Staged.read(self.staging, units)
         self._require_few(staged.rejections, staged.num_rows, items)
-        card = self._clear()
-        assembled = self._assemble(staged)
+        assembly = self._settle(staged)
+        assembled = assembly.result
         rejections = [*staged.rejections, *assembled.rejections]
         self._require_few(rejections, staged.num_rows - len(assembled.rejections), items)
+        card = self._clear()
+        self._assemble(assembly)
         whole = self._publish(card, fingerprint, staged, assembled, rejections, items)
         self._remove_staging()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -268,27 +271,33 @@ class _Import:
     def _clear(self) -> DatasetCard | None:
         """Remove the files of an earlier import of this name; return the card as it was.
 
-        The card goes first: it must not name files that are gone.
+        The card goes first: it must not name files that are gone. Then the record: files without
+        one are of an import that did not end, and no other import goes on beside them.
         """
         card = read_card(self.root) if self.root.exists(CARD) else None
         own = [n for n in sample_files(self.root) if name_of_import(n) == self.name]
-        if card and any(name in card.files for name in own):
+        if card and (self.before or any(name in card.files for name in own)):
             self.root.fs.rm_file(self.root.full(CARD))
+        if self.before:
+            remove_record(self.root, self.name)
         for name in own:
             self.root.fs.rm_file(self.root.full(name))
         return card
 
-    def _assemble(self, staged: Staged) -> Assembled:
-        spec = self.importer.spec()
-        assembly = Assembly(self.root, self.staging, staged, self.name, spec)
+    def _settle(self, staged: Staged) -> Assembly:
+        """Decide where every staged row will lie; writes nothing."""
+        self.progress(len(staged.files), len(staged.files), "splitting")
         homes = Homes(Splitter(self.rule, self.key), self._settled())
-        total = len(staged.files)
-        self.progress(total, total, "splitting")
-        assembly.see_subjects(homes)
+        spec = self.importer.spec()
+        assembly = Assembly(self.root, self.staging, staged, self.name, spec, homes)
+        assembly.settle()
+        return assembly
+
+    def _assemble(self, assembly: Assembly) -> None:
+        total = len(assembly.staged.files)
         for task in assembly.tasks():
             self.progress(total, total, f"writing {task}")
-            assembly.assemble(task, homes)
-        return assembly.result
+            assembly.assemble(task)
 
     def _settled(self) -> dict[str, str]:
         """Return the places of people that other imports of the root have placed already."""

@@ -122,6 +122,35 @@ def test_what_an_import_that_did_not_end_left_is_no_part_of_another(
     bring_in(hospital, root, mapping(), name="north")
 
 
+def test_a_refused_import_leaves_the_one_before_as_it_is(hospital: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    values = {**mapping(), "sample": "who"}
+    before = bring_in(hospital, root, values).card
+    with (hospital / "stays.csv").open("a") as file:
+        file.write("1,1,61\n2,0,62\n")  # two visits that the table has already
+    with pytest.raises(DataError, match="2 of 42 examples cannot be used: duplicate 2"):
+        bring_in(hospital, root, values)
+    assert read_card(Folder.at(root)) == before
+    assert check_root(Folder.at(root)) == []
+
+
+def test_an_import_that_died_while_writing_goes_on_and_alone(
+    hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    root = tmp_path / "root"
+    bring_in(hospital, root, mapping())
+    with monkeypatch.context() as patched:
+        patched.setattr("fedkim_ray.data.importing.run.write_record", die)
+        with pytest.raises(KeyboardInterrupt):
+            bring_in(hospital, root, mapping(), again=True)
+    with pytest.raises(DataError, match=r"an import that did not end .*--name mortality"):
+        bring_in(hospital, root, mapping("sepsis"))
+    assert bring_in(hospital, root, mapping()).card.num_examples("") == PATIENTS
+
+
 def test_two_hospitals_with_numbers_and_keys_of_their_own(hospital: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     other = write_hospital(tmp_path / "other")
