@@ -37,6 +37,7 @@ from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.root import Source
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.data.traits import read_age, read_sex
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality, Task, TaskId
@@ -168,7 +169,7 @@ class Manifest(Importer):
         site = mapping.site.value if isinstance(mapping.site, Fixed) else columns.get("site", "")
         return Row(
             sample=columns.get("sample") or str(line),
-            subject=columns["subject"],
+            subject=whole_number(columns["subject"]),
             task=mapping.task,
             label=self._label(columns),
             answer=columns.get("answer"),
@@ -218,7 +219,7 @@ class Manifest(Importer):
             if not series.table:
                 grids[modality] = from_own_columns(cells, series)
             else:
-                key = present(cells[series.key])
+                key = whole_number(present(cells[series.key]))
                 grids[modality] = from_table(tables[modality].get(key) if key else None, series)
         return grids
 

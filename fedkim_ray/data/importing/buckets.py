@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.part_files import PartFiles, flush_above
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.storage import Folder
 
 BATCH_ROWS = 65_536
@@ -32,11 +33,11 @@ def num_buckets_for(size_bytes: int) -> int:
 
 
 def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
-    """Return each key's bucket, (N,) int, by its text without the blanks around it."""
+    """Return each key's bucket, (N,) int, by its text without blanks around it, 17.0 as 17."""
     encoded = pc.dictionary_encode(pc.cast(keys, pa.string()))
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    texts = [*(key.strip() for key in encoded.dictionary.to_pylist()), ""]
+    texts = [*(whole_number(key.strip()) for key in encoded.dictionary.to_pylist()), ""]
     hashes = np.array([zlib.crc32(text.encode()) % num_buckets for text in texts])
     codes = pc.fill_null(encoded.indices, len(texts) - 1).to_numpy()  # null: as an empty text
     buckets: np.ndarray = hashes[codes]

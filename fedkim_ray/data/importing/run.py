@@ -63,7 +63,7 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 STAGING = ".import"
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Rises whenever the same source would give another data root."""
 
 Progress = Callable[[int, int, str], None]

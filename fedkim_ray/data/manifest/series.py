@@ -94,10 +94,14 @@ def _scaled(value: float, feature: MappedFeature) -> float:
 
 
 def rows_by_key(table: pa.Table, key: str) -> dict[str, pa.Table]:
-    """Return the rows of each key, in the table's order; rows without a key belong to nobody."""
+    """Return the rows of each key, in the table's order; rows without a key belong to nobody.
+
+    Keys are as ``whole_number`` writes them.
+    """
     if not table.num_rows:
         return {}
-    encoded = pc.utf8_trim_whitespace(table[key]).combine_chunks().dictionary_encode()
+    keys = pc.replace_substring_regex(pc.utf8_trim_whitespace(table[key]), r"^(\d+)\.0*$", r"\1")
+    encoded = keys.combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy()
     order = np.argsort(codes, kind="stable")
     ordered, codes = table.take(pa.array(order)), codes[order]

@@ -130,7 +130,7 @@ def _as_text(name: str, table: pa.Table) -> pa.Table:
     columns = []
     for field in table.schema:
         try:
-            columns.append(pc.cast(table[field.name], pa.string()))
+            columns.append(_text_of(table[field.name]))
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             raise DataError(
                 f"{name!r}, column {field.name!r} is of type {field.type}.",
@@ -138,6 +138,16 @@ def _as_text(name: str, table: pa.Table) -> pa.Table:
                 "Flatten the column.",
             ) from None
     return pa.table(columns, names=table.column_names)
+
+
+def _text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as text; whole floats without a point or an exponent."""
+    texts = pc.cast(column, pa.string())
+    if not pa.types.is_floating(column.type):
+        return texts
+    is_whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
+    whole = pc.cast(pc.if_else(is_whole, column, None), pa.int64())
+    return pc.coalesce(pc.cast(whole, pa.string()), texts)
 
 
 def present(text: str | None) -> str:

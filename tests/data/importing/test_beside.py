@@ -83,6 +83,20 @@ def test_tables_of_two_tasks_lie_beside_each_other(hospital: Path, tmp_path: Pat
     assert bring_in(hospital, root, mapping("mortality")).unchanged
 
 
+def test_a_person_is_one_however_an_export_writes_the_number(
+    hospital: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    bring_in(hospital, root, mapping("mortality"))
+    header, *rows = (hospital / "stays.csv").read_text().splitlines()
+    with_points = [header, *(row.replace(",", ".0,", 1) for row in rows)]
+    (hospital / "points.csv").write_text("\n".join(with_points) + "\n")
+    bring_in(hospital, root, {**mapping("sepsis"), "table": "points.csv"})
+    card = read_card(Folder.at(root))
+    people = {s for n in card.files for s in subjects_of(Folder.at(root), n, card.spec)}
+    assert len(people) == PATIENTS
+
+
 def test_other_data_of_the_same_name_are_kept(hospital: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     before = bring_in(hospital, root, mapping()).card

@@ -23,6 +23,10 @@ def test_numbers_and_texts_of_one_key_share_a_bucket() -> None:
     assert bucket_of(numbers, 5).tolist() == bucket_of(texts, 5).tolist()
 
 
+def test_a_number_with_a_point_and_without_share_a_bucket() -> None:
+    assert len(set(bucket_of(pa.array(["17", "17.0", "17."]), 1000).tolist())) == 1
+
+
 def test_blanks_around_a_key_do_not_count() -> None:
     padded = pa.array(["V1  ", "V1", " V1", "", None, "  "])
     one, *ones, none, null, blank = bucket_of(padded, 100).tolist()

@@ -66,9 +66,10 @@ def test_a_bad_cell_names_its_column(cells: tuple[str, str], reason: str, column
 
 
 def test_rows_find_their_key_in_any_order() -> None:
-    table = pa.table({"stay": ["b", " a", "b", None, "", "a "], "v": [1, 2, 3, 4, 5, 6]})
+    stays = ["b", " a", "b", None, "", "a ", "7.0", "7", "7.5"]
+    table = pa.table({"stay": stays, "v": range(1, 10)})
     found = {key: rows["v"].to_pylist() for key, rows in rows_by_key(table, "stay").items()}
-    assert found == {"b": [1, 3], "a": [2, 6]}
+    assert found == {"b": [1, 3], "a": [2, 6], "7": [7, 8], "7.5": [9]}
     assert rows_by_key(table.slice(0, 0), "stay") == {}
 
 
