@@ -43,7 +43,7 @@ from fedkim_ray.data.importing.request import (
     split_rule,
 )
 from fedkim_ray.data.importing.split import Splitter
-from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, stage_unit
+from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, forget_unread, stage_unit
 from fedkim_ray.data.packages import scratch_dir
 from fedkim_ray.data.reasons import REASONS
 from fedkim_ray.data.root import (
@@ -232,6 +232,9 @@ class _Import:
         size = self.kind.items_per_unit
         firsts = range(0, len(items), size)
         units = [f"{fingerprint[:8]}-{first // size:06d}" for first in firsts]
+        if self.request.again and self.staging.exists():  # files may have changed under their names
+            self.staging.fs.rm(self.staging.path, recursive=True)
+        forget_unread(self.staging, units)
         jobs = [
             (plan, unit, first, items[first : first + size])
             for unit, first in zip(units, firsts, strict=True)

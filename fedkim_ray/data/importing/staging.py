@@ -3,8 +3,8 @@
 units/<unit>/<kind>/<task>-00000.parquet     rows by test, public and private
 units/<unit>/unit.json                       written last: counts and rejections
 
-A unit with its ``unit.json`` is not read again. Units run in processes of their own, so a job holds
-plain values alone and the worker makes its own importer.
+A unit with its ``unit.json`` is not read again, unless files of it could not be read. Units run in
+processes of their own, so a job holds plain values alone and the worker makes its own importer.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from fedkim_ray.data.importing.keys import SubjectKey
 from fedkim_ray.data.importing.part_files import PartFiles
 from fedkim_ray.data.importing.remote import answering
 from fedkim_ray.data.importing.split import SplitRule, Splitter
-from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.reasons import OF_FILES, rejected
 from fedkim_ray.data.schema import TRAITS, DataSpec, sample_table
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
@@ -121,6 +121,15 @@ class Staged:
 @lru_cache(maxsize=1)
 def _importer_of(plan: ImportPlan) -> Importer:
     return plan.open_importer()
+
+
+def forget_unread(staging: Folder, units: Sequence[str]) -> None:
+    """Let units be read again of which files could not be read: they may be restored by now."""
+    for folder in (staging / unit for unit in units):
+        if not folder.exists(DONE):
+            continue
+        if any(r["reason"] in OF_FILES for r in folder.read_json(DONE)["rejections"]):
+            folder.fs.rm_file(folder.full(DONE))
 
 
 def stage_unit(plan: ImportPlan, unit: str, first: int, items: list[Item]) -> None:

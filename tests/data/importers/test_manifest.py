@@ -145,6 +145,24 @@ def test_a_bad_cell_is_rejected_by_row_and_column(
     assert result.rejected_places == (("patients.csv", 7, column, reason),)
 
 
+def test_a_restored_file_is_read(copy: Path, tmp_path: Path) -> None:
+    whole = (copy / "files/6.png").read_bytes()
+    (copy / "files/6.png").unlink()
+    with pytest.raises(DataError, match="1 of 24 examples cannot be used: file_missing 1"):
+        run(copy, tmp_path / "root", example())
+    (copy / "files/6.png").write_bytes(whole)
+    assert run(copy, tmp_path / "root", example()).record.rejected == {}
+
+
+def test_again_reads_what_a_refused_import_has_read(copy: Path, tmp_path: Path) -> None:
+    edit(copy, copy, 7, cath="perhaps")
+    with pytest.raises(DataError, match="label_unknown 1"):
+        run(copy, tmp_path / "root", example())
+    (copy / "files/3.png").write_bytes(b"changed")
+    result = run(copy, tmp_path / "root", example(), again=True, max_rejected=0.1)
+    assert result.record.rejected == {"image_corrupt": 1, "label_unknown": 1}
+
+
 def test_an_impossible_value_may_count_as_missing(copy: Path, tmp_path: Path) -> None:
     edit(copy, copy, 7, troponin="-5")
     result = run(copy, tmp_path / "root", {**example(), "impossible": "missing"})
