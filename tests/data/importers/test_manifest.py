@@ -96,7 +96,7 @@ def test_test_rows_alone_say_whom_they_are_about(source: Path, tmp_path: Path) -
         # Patient k is 20 + k years old, in turn two to a hospital; every third is a man.
         patient = row["age_years"] - 20
         assert row["sex"] == ("male" if patient % 3 == 0 else "female")
-        assert row["site"] == ("St. Mary", "Harbor")[patient % 4 // 2]
+        assert row["site"] == ("St Mary", "Harbor")[patient % 4 // 2]
     for name in (n for n in result.card.files if not n.startswith("test/")):
         assert not {*TRAITS.names} & {*pq.read_schema(root / name).names}
 
