@@ -17,7 +17,12 @@ ID = re.compile(r"[A-Za-z0-9_-]+")
 YES_NO_OPENINGS = frozenset(
     {"is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "will", "can", "could"}
 )
-"""A described task whose question begins so is answered yes or no."""
+"""A described task whose question begins so is answered yes or no, unless it asks "you" to do
+something: "Can you explain what sepsis is?" wants words."""
+JUDGEMENTS = frozenset(
+    {"agree", "believe", "detect", "find", "notice", "see", "spot", "suspect", "think"}
+)
+"""What "you" may be asked to do and yet be answered yes or no: "Can you see a fracture?"."""
 GENERAL = "General medical question: answer a question about a patient in a few words."
 DESCRIBED = "described_"
 MIN_LETTERS = 4
@@ -83,15 +88,19 @@ def described_task(description: str, modalities: Sequence[Modality], question: s
     """Return a task that routes by ``description``; it is forgotten after its answer."""
     told = json.dumps([description, question, *modalities])
     digest = hashlib.sha256(told.encode()).hexdigest()[:12]
-    first_word = question.split()[0].lower() if question.split() else ""
     return Task(
         id=DESCRIBED + digest,
         role="unseen",
         modalities=tuple(modalities) or ("text",),
-        kind="yes_no" if first_word in YES_NO_OPENINGS else "generate",
+        kind="yes_no" if _asks_yes_or_no(question) else "generate",
         description=description,
         question=question or description,
     )
+
+
+def _asks_yes_or_no(question: str) -> bool:
+    first, second, third = [*question.lower().split(), "", "", ""][:3]
+    return first in YES_NO_OPENINGS and (second != "you" or third.strip(".,?!") in JUDGEMENTS)
 
 
 def is_described(task: Task) -> bool:

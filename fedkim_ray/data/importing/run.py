@@ -19,7 +19,7 @@ from fedkim_ray.data.importing.assembly import Assembled, Assembly, count_by_pla
 from fedkim_ray.data.importing.beside import Newcomer, name_of_import, require_fitting
 from fedkim_ray.data.importing.contract import Item
 from fedkim_ray.data.importing.files import SourceFiles
-from fedkim_ray.data.importing.homes import Homes
+from fedkim_ray.data.importing.homes import Homes, Settled
 from fedkim_ray.data.importing.keys import SubjectKey, default_key_path, load_key, open_key
 from fedkim_ray.data.importing.layout import require_layout, source_state
 from fedkim_ray.data.importing.pool import in_processes
@@ -302,16 +302,19 @@ class _Import:
             self.progress(total, total, f"writing {task}")
             assembly.assemble(task)
 
-    def _settled(self) -> dict[str, str]:
-        """Return the places of people that other imports of the root have placed already."""
+    def _settled(self) -> Settled:
+        """Return where people are that other imports of the root have placed already."""
         same = {n for n, other in self.others.items() if other.subjects_of == self.subjects_of}
         spec = merged_spec(self.others.values())
         names = [n for n in sample_files(self.root) if name_of_import(n) in same]
-        return {
-            subject: place_of_file(name)
-            for name in names
-            for subject in subjects_of(self.root, name, spec)
-        }
+        settled = Settled()
+        for name in names:
+            subjects = subjects_of(self.root, name, spec)
+            settled.places |= dict.fromkeys(subjects, place_of_file(name))
+            if name.startswith("clients/"):
+                _, _, task, part, _ = name.split("/")
+                settled.parts |= {(subject, task): part for subject in subjects}
+        return settled
 
     def _publish(
         self,

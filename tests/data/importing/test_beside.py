@@ -97,6 +97,27 @@ def test_a_person_is_one_however_an_export_writes_the_number(
     assert len(people) == PATIENTS
 
 
+def test_who_validates_does_so_in_every_import(hospital: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    header, *rows = (hospital / "stays.csv").read_text().splitlines()
+    (hospital / "before.csv").write_text("\n".join([header, *rows[:6]]) + "\n")
+    # One client, which validates on the first by rank: of six at first, then of forty.
+    rule = {"test_share": 0.0, "public_share": 0.0, "valid_share": 0.0, "clients": 1}
+    bring_in(hospital, root, {**mapping(), "table": "before.csv"}, name="before", rule=rule)
+    card = bring_in(hospital, root, mapping(), rule=rule).card
+    people = {
+        part: {
+            subject
+            for name in card.files
+            if f"/{part}/" in name
+            for subject in subjects_of(Folder.at(root), name, card.spec)
+        }
+        for part in ("train", "valid")
+    }
+    assert not people["train"] & people["valid"]
+    assert (len(people["train"]), len(people["valid"])) == (PATIENTS - 1, 1)
+
+
 def test_other_data_of_the_same_name_are_kept(hospital: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     before = bring_in(hospital, root, mapping()).card
