@@ -218,9 +218,13 @@ class Manifest(Importer):
         for modality, series in self.mapping.series.items():
             if not series.table:
                 grids[modality] = from_own_columns(cells, series)
-            else:
-                key = whole_number(present(cells[series.key]))
-                grids[modality] = from_table(tables[modality].get(key) if key else None, series)
+                continue
+            key = whole_number(present(cells[series.key]))
+            rows = tables[modality].get(key) if key else None
+            grids[modality], impossible = from_table(rows, series)
+            if impossible and self.impossible == "reject":
+                raise rejected("value_impossible", min(impossible))
+            self.unused_values.update(impossible)
         return grids
 
     def _load(self, bucket: int) -> tuple[pa.Table, _Tables]:

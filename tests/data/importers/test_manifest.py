@@ -170,6 +170,16 @@ def test_an_impossible_value_may_count_as_missing(copy: Path, tmp_path: Path) ->
     assert result.record.out_of_range == {"troponin": 1}
 
 
+def test_impossible_values_of_an_hour_are_found_one_by_one(copy: Path, tmp_path: Path) -> None:
+    # Hour 0 of the seventh visit has a pulse of 80; with 0 and 160 the mean is possible again.
+    with (copy / "vitals.csv").open("a") as file:
+        file.write("6,0,pulse,0\n6,0,pulse,160\n")
+    result = run(copy, tmp_path / "root", example(), max_rejected=0.1)
+    assert result.rejected_places == (("patients.csv", 7, "hrt", "value_impossible"),)
+    counted = run(copy, tmp_path / "other", {**example(), "impossible": "missing"})
+    assert counted.record.out_of_range == {"hrt": 1}
+
+
 def test_a_link_that_leads_out_is_rejected(copy: Path, tmp_path: Path) -> None:
     Image.new("L", (9, 9)).save(tmp_path / "outside.png")
     (copy / "files/3.png").unlink()
