@@ -124,13 +124,14 @@ class EventReader:
         feature = np.array([items[i] for i in item.tolist()], np.int16)
         fluid = np.isin(feature, VOLUME) if table.modality == "input" else np.zeros(len(item), bool)
         value = self._values(table, batch, item, feature, fluid)
+        possible = self._possible(table.modality, feature, value)  # a fluid's amount, not its rate
         lasts = np.zeros(len(item), np.int64)
         kind = np.where(fluid, SUM, table.kind)
         if table.end:
             lasts = np.maximum(_seconds(batch[table.end]) - second - self._starts(stay), 60)
             kind = np.full(len(item), INFUSION)
             value = np.where(fluid, value * SECONDS / lasts, value)
-        use = self._possible(table.modality, feature, value) & (second + lasts >= 0)
+        use = possible & (second + lasts >= 0)
         columns: tuple[np.ndarray, ...] = (stay, feature, kind, second, lasts, value)
         return pa.table(
             [pa.array(c[use], f.type, safe=False) for c, f in zip(columns, SCHEMA, strict=True)],

@@ -71,7 +71,8 @@ def importer(tmp_path_factory: pytest.TempPathFactory) -> Mimic3:
     drip |= {"RATE": 0.2, "RATEUOM": "mcg/kg/min", "STATUSDESCRIPTION": "FinishedRunning"}
     saline = {**stay, "ITEMID": 225158, "STARTTIME": at(4), "ENDTIME": at(6), "AMOUNT": 1}
     saline |= {"AMOUNTUOM": "L", "STATUSDESCRIPTION": "FinishedRunning"}
-    tables["INPUTEVENTS_MV"] += [drip, {**drip, "STATUSDESCRIPTION": "Rewritten"}, saline]
+    bolus = {**saline, "STARTTIME": at(8.5), "ENDTIME": at(8.5 + 1 / 60), "AMOUNT": 0.5}
+    tables["INPUTEVENTS_MV"] += [drip, {**drip, "STATUSDESCRIPTION": "Rewritten"}, saline, bolus]
     by_weight = {**stay, "ITEMID": 30120, "CHARTTIME": at(10), "RATE": 5, "RATEUOM": "mcgmin"}
     ringer = {**stay, "ITEMID": 30021, "CHARTTIME": at(11), "AMOUNT": 250, "AMOUNTUOM": "ml"}
     tables["INPUTEVENTS_CV"] += [by_weight, ringer]
@@ -126,11 +127,12 @@ def test_units_are_one(stay: dict[str, Row]) -> None:
 
 def test_inputs_run_and_outputs_add_up(stay: dict[str, Row]) -> None:
     row = stay["mortality"]
-    # 0.2 ug/kg/min from 0:30 to 2:30; a litre over two hours; 250 mL at once.
+    # 0.2 ug/kg/min from 0:30 to 2:30; a litre over two hours; half a litre in the one minute that
+    # the source writes for a bolus; 250 mL at once.
     rates = [cell(row, "input", "norepinephrine", hour) for hour in range(4)]
     assert rates == pytest.approx([0.1, 0.2, 0.1, 0.0])
-    fluids = [cell(row, "input", "crystalloid", hour) for hour in (3, 4, 5, 6, 11)]
-    assert fluids == pytest.approx([0, 500, 500, 0, 250])
+    fluids = [cell(row, "input", "crystalloid", hour) for hour in (3, 4, 5, 6, 8, 11)]
+    assert fluids == pytest.approx([0, 500, 500, 0, 500, 250])
     assert cell(row, "output", "urine", 5) == 150
     assert np.isnan(cell(row, "output", "urine", 6))
 
