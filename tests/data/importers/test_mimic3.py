@@ -73,9 +73,13 @@ def importer(tmp_path_factory: pytest.TempPathFactory) -> Mimic3:
     saline |= {"AMOUNTUOM": "L", "STATUSDESCRIPTION": "FinishedRunning"}
     bolus = {**saline, "STARTTIME": at(8.5), "ENDTIME": at(8.5 + 1 / 60), "AMOUNT": 0.5}
     tables["INPUTEVENTS_MV"] += [drip, {**drip, "STATUSDESCRIPTION": "Rewritten"}, saline, bolus]
+    too_much = {**drip, "ITEMID": 221662, "STARTTIME": at(1.5), "ENDTIME": at(3), "RATE": 900}
+    tables["INPUTEVENTS_MV"].append(too_much)
     by_weight = {**stay, "ITEMID": 30120, "CHARTTIME": at(10), "RATE": 5, "RATEUOM": "mcgmin"}
+    levophed = {**by_weight, "ITEMID": 30047, "CHARTTIME": at(12), "RATEUOM": ""}
+    stopped = {**levophed, "CHARTTIME": at(13), "RATE": 0}
     ringer = {**stay, "ITEMID": 30021, "CHARTTIME": at(11), "AMOUNT": 250, "AMOUNTUOM": "ml"}
-    tables["INPUTEVENTS_CV"] += [by_weight, ringer]
+    tables["INPUTEVENTS_CV"] += [by_weight, levophed, stopped, ringer]
     tables["OUTPUTEVENTS"] += [
         {**stay, "ITEMID": i, "CHARTTIME": at(t), "VALUE": v, "VALUEUOM": "mL", "ISERROR": e}
         for i, t, v, e in [(226559, 5.2, 100, ""), (40055, 5.8, 50, ""), (226559, 5.9, 70, "1")]
@@ -137,12 +141,22 @@ def test_inputs_run_and_outputs_add_up(stay: dict[str, Row]) -> None:
     assert np.isnan(cell(row, "output", "urine", 6))
 
 
+def test_an_input_that_cannot_be_converted_is_missing_and_not_none(stay: dict[str, Row]) -> None:
+    row = stay["mortality"]
+    # Rates by weight at 10:00 and 12:00, nothing at 13:00; 900 ug/kg/min from 1:30 to 3:00.
+    rates = [cell(row, "input", "norepinephrine", hour) for hour in (9, 10, 11, 12, 13)]
+    np.testing.assert_array_equal(rates, [0, np.nan, 0, np.nan, 0])
+    rates = [cell(row, "input", "dopamine", hour) for hour in range(4)]
+    np.testing.assert_array_equal(rates, [0, np.nan, np.nan, 0])
+
+
 def test_what_is_not_used_is_counted(importer: Mimic3, stay: dict[str, Row]) -> None:
     assert stay
     assert dict(importer.unused_values) == {
         "heart_rate": 1,
         "creatinine (unit)": 1,
-        "norepinephrine (unit)": 1,
+        "norepinephrine (unit)": 2,
+        "dopamine": 1,
     }
 
 
