@@ -110,3 +110,26 @@ def test_a_row_without_a_time_is_of_no_day(patients: Patients, tmp_path: Path) -
     made = read(untimed, tmp_path)
     for modality, values in patients.values.items():
         np.testing.assert_array_equal(made.values[modality], values)
+
+
+def test_a_rate_that_cannot_be_used_is_missing_where_it_holds(tmp_path: Path) -> None:
+    own = tables()
+    # Propofol runs from 18 h on: in a unit without the weight it is known for the day's first part.
+    units = own["medication_admin_continuous"]["med_dose_unit"]
+    units[1] = "mg/hour"
+    made = read(own, tmp_path, num_parts=2)
+    propofol = [f.name for f in SPECS["input"].features].index("propofol")
+    assert made.observed["input"][0, :, propofol].tolist() == [1, 0]
+    assert made.num_of_other_unit["propofol"] == 1
+    own["medication_admin_continuous"]["med_dose"][1] = 0.0  # nothing, in whatever unit
+    assert read(own, tmp_path).observed["input"][0, 0, propofol] == 1
+
+
+@pytest.mark.parametrize("unit", ["Units/hour", "units/hr", " units/h"])
+def test_units_are_known_in_any_spelling(tmp_path: Path, unit: str) -> None:
+    own = tables()
+    medication = own["medication_admin_continuous"]
+    medication["med_category"] = ["insulin"] * 5
+    medication["med_dose"], medication["med_dose_unit"] = [2.4] * 5, [unit] * 5
+    # 2.4 units an hour all day long.
+    assert value(read(own, tmp_path), "input", "insulin", 0) == pytest.approx(2.4)
