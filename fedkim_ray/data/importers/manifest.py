@@ -15,7 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedkim_ray.data.importing.buckets import fill_buckets, num_buckets_for, read_bucket
+from fedkim_ray.data.importing.buckets import (
+    fill_buckets,
+    mark_whole,
+    num_buckets_for,
+    read_bucket,
+)
 from fedkim_ray.data.importing.contract import (
     Expected,
     Importer,
@@ -130,6 +135,7 @@ class Manifest(Importer):
             for start in range(0, batch.num_rows, GROUP_ROWS):
                 rows.add(batch.slice(start, GROUP_ROWS))
         rows.close()
+        mark_whole(self.scratch, MAIN)
 
     def _tables(self) -> dict[Modality, SeriesTable]:
         """Return the series that have a table of their own."""

@@ -141,7 +141,7 @@ class _Import:
         if done and not self.request.again:
             return done
         self._require_fitting()
-        scratch = scratch_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"
+        scratch = self._scratch(fingerprint)
         items = self._prepare(scratch)
         units = self._stage(items, fingerprint, scratch)
         staged = Staged.read(self.staging, units)
@@ -156,6 +156,11 @@ class _Import:
         self._remove_staging()
         shutil.rmtree(scratch, ignore_errors=True)
         return whole
+
+    def _scratch(self, fingerprint: str) -> Path:
+        """Return this import's own folder: of the same data into another root there is another."""
+        own = hashlib.sha256(f"{fingerprint} {self.root.url}".encode()).hexdigest()
+        return scratch_dir() / "imports" / f"{self.name}-{own[:16]}"
 
     def _remove_staging(self) -> None:
         """Remove what was staged, and the folder of it all once no other import uses it.

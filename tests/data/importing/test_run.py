@@ -129,6 +129,19 @@ def test_what_an_interrupted_import_leaves_is_for_its_owners_eyes(
     assert not left.exists()
 
 
+def test_two_roots_have_a_scratch_folder_each(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDKIM_SCRATCH", str(tmp_path / "scratch"))
+
+    def another(done: int, total: int, note: str) -> None:
+        if done == 3:
+            run_import(request(records, tmp_path / "other"))
+            assert len(list((tmp_path / "scratch/imports").iterdir())) == 1, "the first one's"
+
+    run_import(request(records, tmp_path / "root"), another)
+
+
 def test_an_interrupted_import_leaves_no_worker(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
