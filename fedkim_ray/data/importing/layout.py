@@ -46,7 +46,7 @@ def source_state(files: SourceFiles, layout: Sequence[Expected]) -> list[list[st
     """Return name, size and time of every file of the layout: what an import depends on."""
     state = []
     for expected in layout:
-        found = files.folder.fs.glob(files.folder.full(expected.pattern), detail=True)
+        found = files.folder.fs.glob(files.folder.pattern(expected.pattern), detail=True)
         for path, info in sorted(found.items()):
             state.append([path, *(str(info[s]) for s in STAMPS if s in info)])
     return state

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,15 @@ def test_again_reads_what_a_refused_import_has_read(copy: Path, tmp_path: Path) 
     (copy / "files/3.png").write_bytes(b"changed")
     result = run(copy, tmp_path / "root", example(), again=True, max_rejected=0.1)
     assert result.record.rejected == {"image_corrupt": 1, "label_unknown": 1}
+
+
+def test_a_source_and_a_root_may_have_brackets_in_their_names(copy: Path, tmp_path: Path) -> None:
+    source = copy.rename(tmp_path / "[2025] export")
+    root = tmp_path / "root [2025]"
+    result = run(source, root, example())
+    assert result.card.num_examples("") == 24
+    os.utime(source / "patients.csv", (0, 0))
+    assert not run(source, root, example()).unchanged, "the table is another"
 
 
 def test_an_impossible_value_may_count_as_missing(copy: Path, tmp_path: Path) -> None:
