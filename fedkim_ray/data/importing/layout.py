@@ -17,6 +17,8 @@ from fedkim_ray.errors import DataError, RowRejectedError
 
 HEAD_BYTES = 1 << 20
 """How much of a table is read to see its columns."""
+UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error)
+"""What reading a table raises that is cut, empty, none or of another encoding."""
 STAMPS = ("size", "mtime", "LastModified", "last_modified", "ETag", "etag", "created")
 
 
@@ -65,7 +67,7 @@ def _problems(files: SourceFiles, expected: Expected) -> list[str]:
             present = columns_of_file(files, name)
         except TimeoutError:
             raise
-        except (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error):
+        except UNREADABLE:
             problems.append(f"{name!r} cannot be read as a table")
             continue
         if missing := [c for c in expected.columns if c not in present]:

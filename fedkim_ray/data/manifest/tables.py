@@ -3,6 +3,8 @@
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from gzip import BadGzipFile
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 from fedkim_ray.data.importing.buckets import BATCH_ROWS, parquet_batches
 from fedkim_ray.data.importing.csv_blocks import UnreadableRowError, csv_tables
 from fedkim_ray.data.importing.files import SourceFiles
-from fedkim_ray.data.importing.layout import columns_of_file, sniff_delimiter
+from fedkim_ray.data.importing.layout import UNREADABLE, columns_of_file, sniff_delimiter
 from fedkim_ray.errors import DataError
 
 LINE = "__line"
@@ -30,10 +32,32 @@ def text_batches(files: SourceFiles, name: str, columns: Sequence[str]) -> Itera
     """
     require_columns(files, name, {column: column for column in columns})
     line = 1
-    for table in _batches(files, name, list(dict.fromkeys(columns))):
-        lines = pa.array(range(line, line + table.num_rows), pa.int64())
-        yield _as_text(name, table).append_column(LINE, lines)
-        line += table.num_rows
+    with _readable(files, name):
+        for table in _batches(files, name, list(dict.fromkeys(columns))):
+            lines = pa.array(range(line, line + table.num_rows), pa.int64())
+            yield _as_text(name, table).append_column(LINE, lines)
+            line += table.num_rows
+
+
+@contextmanager
+def _readable(files: SourceFiles, name: str) -> Iterator[None]:
+    """Say which table is none, and nothing of what is in it; a server's silence is another error.
+
+    Raises:
+        DataError: as said.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        of_the_file = not isinstance(error, OSError) or isinstance(error, BadGzipFile)
+        if not of_the_file and not files.folder.is_local:
+            raise
+        raise DataError(
+            f"{name!r} cannot be read as a table.",
+            "It is whole: CSV or JSONL in UTF-8, with the columns' names in the first line, or "
+            "Parquet.",
+            "Export the table again.",
+        ) from None
 
 
 def require_columns(files: SourceFiles, name: str, wanted: dict[str, str]) -> None:
@@ -49,7 +73,8 @@ def require_columns(files: SourceFiles, name: str, wanted: dict[str, str]) -> No
             f"Tables are {', '.join(KINDS)}, text also as .gz.",
             "Export the table again.",
         )
-    present = columns_of_file(files, name)
+    with _readable(files, name):
+        present = columns_of_file(files, name)
     for field, column in wanted.items():
         if column not in present:
             close = difflib.get_close_matches(column, present, 1)
