@@ -128,6 +128,8 @@ def copy(tmp_path: Path, write_own_data: Callable[..., None]) -> Path:
         ({"cath": "NA"}, "label_missing", "cath"),
         ({"cath": "perhaps"}, "label_unknown", "cath"),
         ({"xray": "files/no.png"}, "file_missing", "xray"),
+        ({"xray": "Effusion " * 40}, "file_missing", "xray"),
+        ({"ecg": "Sinus rhythm " * 30}, "file_missing", "ecg"),
         ({"xray": "../../etc/passwd"}, "path_escapes", "xray"),
         ({"xray": "/etc/passwd"}, "path_escapes", "xray"),
         ({"xray": "patients.csv"}, "image_corrupt", "xray"),
