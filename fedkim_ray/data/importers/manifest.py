@@ -177,7 +177,7 @@ class Manifest(Importer):
             sample=columns.get("sample") or str(line),
             subject=whole_number(columns["subject"]),
             task=mapping.task,
-            label=self._label(columns),
+            label=self._label(cells),
             answer=columns.get("answer"),
             question=columns.get("question"),
             text=columns.get("text"),
@@ -190,17 +190,17 @@ class Manifest(Importer):
             line=line,
         )
 
-    def _label(self, columns: Mapping[str, str]) -> int | None:
+    def _label(self, cells: Cells) -> int | None:
         label = self.mapping.label_column
         if label is None:
             return None
-        text = columns["label"]
-        if not text:
-            raise rejected("label_missing", label.column)
-        for value, words in enumerate((label.negative, label.positive)):
+        text = (cells[label.column] or "").strip()
+        for value, words in enumerate(
+            (label.negative, label.positive)
+        ):  # of which `none` may be one
             if text.lower() in {word.lower() for word in words}:
                 return value
-        raise rejected("label_unknown", label.column)
+        raise rejected("label_unknown" if present(text) else "label_missing", label.column)
 
     def _image(self, columns: Mapping[str, str]) -> np.ndarray | None:
         name, image = columns.get("image"), self.mapping.image

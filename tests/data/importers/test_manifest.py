@@ -175,6 +175,12 @@ def test_a_source_and_a_root_may_have_brackets_in_their_names(copy: Path, tmp_pa
     assert not run(source, root, example()).unchanged, "the table is another"
 
 
+def test_a_word_of_the_mapping_is_a_label_and_not_a_gap(copy: Path, tmp_path: Path) -> None:
+    # The mapping's words for no are `no` and `none`.
+    edit(copy, copy, 7, cath=" None ")
+    assert run(copy, tmp_path / "root", example()).record.rejected == {}
+
+
 def test_an_impossible_value_may_count_as_missing(copy: Path, tmp_path: Path) -> None:
     edit(copy, copy, 7, troponin="-5")
     result = run(copy, tmp_path / "root", {**example(), "impossible": "missing"})
