@@ -146,6 +146,7 @@ class _Import:
         units = self._stage(items, fingerprint, scratch)
         staged = Staged.read(self.staging, units)
         self._require_few(staged.rejections, staged.num_rows, items)
+        self._require_few_lost(staged, len(items))
         assembly = self._settle(staged)
         assembled = assembly.result
         rejections = [*staged.rejections, *assembled.rejections]
@@ -254,6 +255,17 @@ class _Import:
                 done += 1
                 self.progress(done, len(units), "reading")
         return units
+
+    def _require_few_lost(self, staged: Staged, num_items: int) -> None:
+        """Judge items as such: one that cannot be read is one rejection, whatever it holds."""
+        if staged.num_lost_items <= self.request.max_rejected * num_items:
+            return
+        reasons = ", ".join(f"{r} {n}" for r, n in count_reasons(staged.rejections).items())
+        raise DataError(
+            f"{staged.num_lost_items} of {num_items} records cannot be read: {reasons}.",
+            f"At most {self.request.max_rejected:.1%} of them may be rejected.",
+            "Restore them and import again, or raise --max-rejected: what was read is kept.",
+        )
 
     def _require_few(
         self, rejections: Sequence[Mapping[str, Any]], num_rows: int, items: Sequence[Item]

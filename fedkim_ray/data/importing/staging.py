@@ -95,6 +95,8 @@ class Staged:
     num_rows: int
     """Rows that can be used, with those left out."""
     rejections: list[dict[str, Any]]
+    num_lost_items: int
+    """Items that could not be read to their end: how many examples they had is not known."""
     left_out: Counter[str]
     out_of_range: Counter[str]
 
@@ -113,6 +115,7 @@ class Staged:
             files=files,
             num_rows=sum(f["num_rows"] for f in facts) + left_out.total(),
             rejections=[r for f in facts for r in f["rejections"]],
+            num_lost_items=sum(f["num_lost_items"] for f in facts),
             left_out=left_out,
             out_of_range=sum((Counter(f["out_of_range"]) for f in facts), Counter()),
         )
@@ -165,6 +168,7 @@ class _Unit:
         self.files: dict[tuple[str, str], PartFiles] = {}
         self.waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.rejections: list[dict[str, Any]] = []
+        self.num_lost_items = 0
         self.left_out: Counter[str] = Counter()
 
     def take(self, index: int, item: Item) -> None:
@@ -178,6 +182,7 @@ class _Unit:
                     return
                 self._take_one(index, made)
         except RowRejectedError as error:
+            self.num_lost_items += 1
             self._reject(index, Rejection(reason=error.reason, column=error.column))
 
     def _take_one(self, index: int, made: Row | LeftOut | Rejection) -> None:
@@ -241,6 +246,7 @@ class _Unit:
             ],
             "num_rows": sum(files.num_rows for files in self.files.values()),
             "rejections": self.rejections,
+            "num_lost_items": self.num_lost_items,
             "left_out": dict(self.left_out),
             "out_of_range": dict(+(self.encoder.out_of_range + self.importer.unused_values)),
         }
