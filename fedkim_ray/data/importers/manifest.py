@@ -195,9 +195,8 @@ class Manifest(Importer):
         if label is None:
             return None
         text = (cells[label.column] or "").strip()
-        for value, words in enumerate(
-            (label.negative, label.positive)
-        ):  # of which `none` may be one
+        # The mapping first: `none` may be one of its words.
+        for value, words in enumerate((label.negative, label.positive)):
             if text.lower() in {word.lower() for word in words}:
                 return value
         raise rejected("label_unknown" if present(text) else "label_missing", label.column)
