@@ -5,6 +5,7 @@ that the rest is whole. The manifest carries the SHA-256 and size of every file,
 the format version. Only safetensors, JSON, Parquet and YAML are written; never pickle.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -122,7 +123,11 @@ class Folder:
     def glob(self, pattern: str) -> list[str]:
         """Return the sorted names, relative to this folder, of files matching ``pattern``."""
         start = len(self.path) + 1
-        return sorted(path[start:] for path in self.fs.glob(self.full(pattern)))
+        return sorted(path[start:] for path in self.fs.glob(self.pattern(pattern)))
+
+    def pattern(self, pattern: str) -> str:
+        """Return the pattern within the file system, to which the folder's name is plain text."""
+        return posixpath.join(glob.escape(self.path), pattern)
 
     def read_bytes(self, name: str) -> bytes:
         """Return the content of ``name``.

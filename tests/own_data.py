@@ -34,7 +34,7 @@ def write_own_data(folder: Path, num_patients: int = 60, visits: int = 2) -> Non
 
 
 def _row(visit: int, patient: int, ill: int) -> tuple[object, ...]:
-    site = ("St. Mary", "Harbor")[patient % 4 // 2]
+    site = ("St Mary", "Harbor")[patient % 4 // 2]
     answer, troponin = (("none", 8), ("done", 900))[ill]
     files = (f"files/{visit}.png", f"files/{visit}.csv")
     who = (f"P{patient:04d}", site, "FM"[patient % 3 == 0], 20 + patient)

@@ -37,6 +37,13 @@ def publish_two_files(folder: Folder) -> None:
         (out / "deep").write_bytes("weights.bin", b"\x00\x01")
 
 
+def test_brackets_in_a_folders_name_are_no_pattern(folder: Folder) -> None:
+    named = folder / "St. Mary [2025]"
+    (named / "deep").write_bytes("a.bin", b"a")
+    (folder / "St. Mary 2").write_bytes("b.bin", b"b")
+    assert named.glob("**/*.bin") == ["deep/a.bin"]
+
+
 def test_what_was_published_opens_with_its_facts(folder: Folder) -> None:
     publish_two_files(folder)
     manifest = open_published(folder, "round", 1)

@@ -146,6 +146,15 @@ REASONS: Mapping[str, Reason] = {
         "Remove the copy.",
     ),
 }
+OF_FILES = frozenset(
+    {
+        *("file_missing", "path_escapes", "file_too_large"),
+        *("image_corrupt", "image_too_large", "image_empty", "image_unsupported"),
+        *("signal_corrupt", "signal_too_short", "rate_impossible", "lead_missing"),
+        *("unit_unknown", "unit_wrong", "not_finite"),
+    }
+)
+"""Reasons that may be gone once a file was restored, with nothing changed in the table."""
 
 
 @contextmanager

@@ -31,12 +31,16 @@ BY_SUBSTANCE: Mapping[tuple[str, str, str], float] = {
     ("hemoglobin", "mmol/L", "g/dL"): 1.611,
 }
 """Between amount and mass, by the substance's molar mass; urea counts as its nitrogen."""
+DIVALENT = ("calcium", "magnesium")
+"""Ions with two charges: 1 mEq is half a millimole."""
 
 
 def conversion(feature: str, given: str, wanted: str) -> tuple[float, float] | None:
     """Return factor and offset from the unit ``given`` to ``wanted``; None where none is known."""
     if given == wanted:
         return 1.0, 0.0
+    if (given, wanted) == ("mEq/L", "mmol/L") and any(ion in feature.lower() for ion in DIVALENT):
+        return 0.5, 0.0
     if (given, wanted) in GENERAL:
         return GENERAL[given, wanted]
     factor = BY_SUBSTANCE.get((feature.lower(), given, wanted))

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedkim_ray.data.demo.clif import read_clif
+from fedkim_ray.data.demo.clif import TIMES, read_clif
 from fedkim_ray.data.demo.icu import SPECS, Patients
 
 START = datetime(2100, 1, 1, 8, tzinfo=UTC)
@@ -23,10 +24,9 @@ def value(patients: Patients, modality: str, name: str, patient: int) -> float |
     return float(patients.values[modality][patient, 0, column]) if seen else None
 
 
-@pytest.fixture
-def patients(tmp_path: Path) -> Patients:
+def tables() -> dict[str, dict[str, list[object]]]:
     """Patient A: a first stay a1 and a second stay a2 a month later. Patient B: b1, who died."""
-    tables = {
+    return {
         "hospitalization": {
             "hospitalization_id": ["a2", "a1", "b1", "w"],
             "patient_id": ["A", "A", "B", "A"],
@@ -56,14 +56,22 @@ def patients(tmp_path: Path) -> Patients:
             "med_order_id": ["7"] * 5,
             "med_category": ["norepinephrine", "propofol"] + ["norepinephrine"] * 2 + ["propofol"],
             "admin_dttm": [at(0), at(18), at(6), at(18), at(30)],
-            "med_dose": pa.array([0.2, 40.0, 0.1, 0.0, 0.0], pa.float32()),
+            "med_dose": [0.2, 40.0, 0.1, 0.0, 0.0],
             "med_dose_unit": ["mcg/kg/min"] * 5,
         },
     }
-    paths = {name: tmp_path / f"{name}.parquet" for name in tables}
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Patients:
+    return read(tables(), tmp_path)
+
+
+def read(tables: dict[str, dict[str, list[object]]], folder: Path, num_parts: int = 1) -> Patients:
+    paths = {name: folder / f"{name}.parquet" for name in tables}
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), paths[name])
-    return read_clif(paths)
+    return read_clif(paths, num_parts)
 
 
 def test_the_first_stay_of_each_patient_counts(patients: Patients) -> None:
@@ -92,3 +100,36 @@ def test_inputs_are_rates_weighted_by_time(patients: Patients) -> None:
     assert value(patients, "input", "propofol", 0) == pytest.approx(10.0)
     # Every infusion is charted, so none on record is an observed zero.
     assert value(patients, "input", "norepinephrine", 1) == 0.0
+
+
+def test_a_row_without_a_time_is_of_no_day(patients: Patients, tmp_path: Path) -> None:
+    untimed = tables()
+    for name, time in TIMES.items():
+        for column, values in untimed[name].items():
+            values.append(None if column == time else values[0])
+    made = read(untimed, tmp_path)
+    for modality, values in patients.values.items():
+        np.testing.assert_array_equal(made.values[modality], values)
+
+
+def test_a_rate_that_cannot_be_used_is_missing_where_it_holds(tmp_path: Path) -> None:
+    own = tables()
+    # Propofol runs from 18 h on: in a unit without the weight it is known for the day's first part.
+    units = own["medication_admin_continuous"]["med_dose_unit"]
+    units[1] = "mg/hour"
+    made = read(own, tmp_path, num_parts=2)
+    propofol = [f.name for f in SPECS["input"].features].index("propofol")
+    assert made.observed["input"][0, :, propofol].tolist() == [1, 0]
+    assert made.num_of_other_unit["propofol"] == 1
+    own["medication_admin_continuous"]["med_dose"][1] = 0.0  # nothing, in whatever unit
+    assert read(own, tmp_path).observed["input"][0, 0, propofol] == 1
+
+
+@pytest.mark.parametrize("unit", ["Units/hour", "units/hr", " units/h"])
+def test_units_are_known_in_any_spelling(tmp_path: Path, unit: str) -> None:
+    own = tables()
+    medication = own["medication_admin_continuous"]
+    medication["med_category"] = ["insulin"] * 5
+    medication["med_dose"], medication["med_dose_unit"] = [2.4] * 5, [unit] * 5
+    # 2.4 units an hour all day long.
+    assert value(read(own, tmp_path), "input", "insulin", 0) == pytest.approx(2.4)

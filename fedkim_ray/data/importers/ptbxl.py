@@ -37,11 +37,12 @@ from fedkim_ray.data.importing.ptbxl_table import (
     parse_statements,
     patient_of,
 )
-from fedkim_ray.data.importing.published import cells_at, text_table, whole_number
+from fedkim_ray.data.importing.published import cells_at, text_table
 from fedkim_ray.data.readers.wfdb_records import read_wfdb
 from fedkim_ray.data.reasons import column_at_fault
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.data.traits import read_age
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.types import TaskId
 
 COLUMNS = (

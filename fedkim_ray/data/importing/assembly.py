@@ -1,4 +1,8 @@
-"""From staged units to the data root: one pass a task, every row to its subject's place."""
+"""From staged units to the data root: every row to its subject's place.
+
+A first pass over narrow columns says which rows lie nowhere, before anything is written; the second
+writes the others.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -20,6 +24,7 @@ from fedkim_ray.storage import Folder
 from fedkim_ray.types import Modality, TaskId
 
 NARROW = ["subject_id", SITE, "label"]
+IDENTITY = ["sample_id", "subject_id", SITE, ITEM, LINE]
 WAITING_BYTES = 128 << 20
 """Rows of all places together that may wait in memory for a full row group."""
 
@@ -41,7 +46,13 @@ class Assembly:
     """Lays staged rows into a data root."""
 
     def __init__(
-        self, root: Folder, staging: Folder, staged: Staged, stem: str, spec: DataSpec
+        self,
+        root: Folder,
+        staging: Folder,
+        staged: Staged,
+        stem: str,
+        spec: DataSpec,
+        homes: Homes,
     ) -> None:
         """Remember what to assemble.
 
@@ -51,46 +62,55 @@ class Assembly:
             staged: Which files they have, in order; the rows keep it.
             stem: Start of the file names.
             spec: The data root's specification.
+            homes: Where subjects are; it has seen none yet.
         """
         self.root = root
         self.staging = staging
         self.staged = staged
         self.stem = stem
         self.spec = spec
+        self.homes = homes
         self.result = Assembled()
 
     def tasks(self) -> list[TaskId]:
         """Return the tasks of all staged rows."""
         return sorted({task for _, task, _ in self.staged.files})
 
-    def see_subjects(self, homes: Homes) -> None:
-        """Show every staged row's subject to ``homes``, and settle them."""
+    def settle(self) -> None:
+        """Settle every staged row's subject, and note the rows that lie nowhere."""
         for task in self.tasks():
             for kind, table in self._read(task, NARROW):
-                homes.see(kind, task, table)
-        homes.settle()
-
-    def assemble(self, task: TaskId, homes: Homes) -> None:
-        """Write one task's rows to their places."""
-        copies = self._copies(task)
-        writers: dict[str, PartFiles] = {}
-        for kind, table in self._read(task, None):
-            folders = self._folders(task, kind, table, homes, copies)
-            for name in sorted(set(folders)):
-                rows = table.filter(pa.array(folders == name))
+                self.homes.see(kind, task, table)
+        self.homes.settle()
+        for task in self.tasks():
+            for name, rows in self._by_folder(task, IDENTITY):
                 if name.startswith("!"):
                     self._leave_out(name[1:], rows)
-                    continue
-                rows = rows.drop_columns(list(STAGED_ONLY))
-                self._measure(name, rows)
-                writers.setdefault(name, PartFiles(self.root / name, self.stem)).add(rows)
+
+    def assemble(self, task: TaskId) -> None:
+        """Write one task's rows to their places."""
+        writers: dict[str, PartFiles] = {}
+        for name, rows in self._by_folder(task, None):
+            if name.startswith("!"):
+                continue
+            rows = rows.drop_columns(list(STAGED_ONLY))
+            self._measure(name, rows)
+            writers.setdefault(name, PartFiles(self.root / name, self.stem)).add(rows)
             flush_above(WAITING_BYTES, writers.values())
         for name, files in writers.items():
             files.close()
             self.result.files += [f"{name}/{part}" for part in files.names]
 
+    def _by_folder(self, task: TaskId, columns: list[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        """Yield a task's staged rows with their folder, or '!' and the reason they have none."""
+        copies = self._copies(task)
+        for kind, table in self._read(task, columns):
+            folders = self._folders(task, kind, table, copies)
+            for name in sorted(set(folders)):
+                yield name, table.filter(pa.array(folders == name))
+
     def _folders(
-        self, task: TaskId, kind: str, table: pa.Table, homes: Homes, copies: dict[str, int]
+        self, task: TaskId, kind: str, table: pa.Table, copies: dict[str, int]
     ) -> np.ndarray:
         """Return each row's folder, (N,) str; '!' and the reason where it has none."""
         columns = (table[name].to_pylist() for name in ("sample_id", "subject_id", SITE))
@@ -101,7 +121,7 @@ class Assembly:
             if copies.get(sample, 0) > 1:
                 folders.append("!duplicate")
             else:
-                folders.append(homes.folder(subject, kind, site or "", task))
+                folders.append(self.homes.folder(subject, kind, site or "", task))
         return np.array(folders, object)
 
     def _leave_out(self, reason: str, rows: pa.Table) -> None:

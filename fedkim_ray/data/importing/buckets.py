@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.importing.part_files import PartFiles, flush_above
+from fedkim_ray.data.whole_numbers import whole_number
+from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 BATCH_ROWS = 65_536
@@ -32,11 +34,11 @@ def num_buckets_for(size_bytes: int) -> int:
 
 
 def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
-    """Return each key's bucket, (N,) int, by its text without the blanks around it."""
+    """Return each key's bucket, (N,) int, by its text without blanks around it, 17.0 as 17."""
     encoded = pc.dictionary_encode(pc.cast(keys, pa.string()))
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    texts = [*(key.strip() for key in encoded.dictionary.to_pylist()), ""]
+    texts = [*(whole_number(key.strip()) for key in encoded.dictionary.to_pylist()), ""]
     hashes = np.array([zlib.crc32(text.encode()) % num_buckets for text in texts])
     codes = pc.fill_null(encoded.indices, len(texts) - 1).to_numpy()  # null: as an empty text
     buckets: np.ndarray = hashes[codes]
@@ -46,7 +48,10 @@ def bucket_of(keys: pa.Array, num_buckets: int) -> np.ndarray:
 def fill_buckets(
     batches: Iterable[pa.Table], key: str, num_buckets: int, scratch: Path, name: str
 ) -> None:
-    """Write a table's rows to ``<scratch>/<bucket>/<name>-*.parquet``, by the hash of ``key``."""
+    """Write a table's rows to ``<scratch>/<bucket>/<name>-*.parquet``, by the hash of ``key``.
+
+    A marker is written last: without it ``read_bucket`` refuses the table.
+    """
     folders = [Folder.at(scratch / f"{bucket:04d}") for bucket in range(num_buckets)]
     parts = [PartFiles(folder, name, group_rows=BATCH_ROWS) for folder in folders]
     for table in batches:
@@ -56,10 +61,30 @@ def fill_buckets(
         flush_above(WAITING_BYTES, parts)
     for part in parts:
         part.close()
+    mark_whole(scratch, name)
+
+
+def mark_whole(scratch: Path, name: str) -> None:
+    """Note that all buckets of a table are written."""
+    _marker(scratch, name).touch()
+
+
+def _marker(scratch: Path, name: str) -> Path:
+    return scratch / f"{name}.whole"
 
 
 def read_bucket(scratch: Path, bucket: int, name: str, schema: pa.Schema) -> pa.Table:
-    """Return a bucket's rows, in the source's order; none where no row fell into it."""
+    """Return a bucket's rows, in the source's order; none where no row fell into it.
+
+    Raises:
+        DataError: the buckets are gone, which is not to be taken for a table without rows.
+    """
+    if not _marker(scratch, name).exists():
+        raise DataError(
+            f"The divided table {name!r} is gone from {str(scratch)!r}.",
+            "What an import divides stays there until the import is whole.",
+            "Import again; leave the scratch folder alone meanwhile.",
+        )
     paths = sorted((scratch / f"{bucket:04d}").glob(f"{name}-*.parquet"))
     tables = [pq.read_table(path, columns=schema.names) for path in paths]
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -1,5 +1,6 @@
 """The source's files, read so that no name leads out of the source's folder."""
 
+import errno
 import os
 import posixpath
 from collections.abc import Iterator
@@ -67,6 +68,10 @@ class SourceFiles:
             return bytes(self.folder.fs.cat_file(path))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise rejected("file_missing") from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise rejected("file_missing") from None  # a text that no file could have as its name
 
     def open(self, name: str) -> Any:
         """Open a file for streaming; ``.gz`` and the like are unpacked on the way."""

@@ -1,12 +1,13 @@
 """Where every subject of an import is: the one place in which its rows may lie.
 
 Test and public follow from the subject alone, and so does the client of partition ``iid``. For the
-others a subject has one home as well: the first of its sites, the greatest of its labels.
+others a subject has one home as well: the first of its sites, the greatest of its labels. Where
+other imports of the root have put a subject stands before all that.
 Built from four narrow columns of the staged files; takes some 200 bytes a subject.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -28,15 +29,24 @@ class _Facts:
     """Those with private rows."""
 
 
+@dataclass(slots=True)
+class Settled:
+    """Where other imports of the root have put subjects already."""
+
+    places: dict[str, Place] = field(default_factory=dict)
+    parts: dict[tuple[str, TaskId], str] = field(default_factory=dict)
+    """``train`` or ``valid`` of a client's subject, by task."""
+
+
 class Homes:
     """Places of all subjects, and which subjects a client validates on."""
 
-    def __init__(self, splitter: Splitter, settled: Mapping[str, Place]) -> None:
+    def __init__(self, splitter: Splitter, settled: Settled) -> None:
         """Start without subjects.
 
         Args:
             splitter: Who is where by rule.
-            settled: Places of subjects that other data of the root have put there already.
+            settled: Who is where already.
         """
         self.splitter = splitter
         self.settled = settled
@@ -60,13 +70,13 @@ class Homes:
         """Decide every subject's place, once all rows were seen."""
         members: defaultdict[tuple[Place, TaskId], list[str]] = defaultdict(list)
         for subject, facts in self._facts.items():
-            place = self.settled.get(subject) or self._home(subject, facts)
+            place = self.settled.places.get(subject) or self._home(subject, facts)
             self.places[subject] = place
             if place.startswith("clients/"):
                 for task in facts.tasks:
                     members[place, task].append(subject)
         for (place, task), subjects in members.items():
-            self._valid[place, task] = self._choose_valid(subjects)
+            self._valid[place, task] = self._choose_valid(task, subjects)
             if len(subjects) == 1:
                 self._alone.add((subjects[0], task))
         self._facts.clear()
@@ -78,12 +88,20 @@ class Homes:
         client = self.splitter.client(subject, min(facts.sites), max(facts.strata))
         return f"clients/{client}"
 
-    def _choose_valid(self, subjects: Iterable[str]) -> set[str]:
-        """Return who validates: by rank, but at least one subject, and not all of several."""
-        ranked = sorted(subjects, key=self.splitter.valid_rank)
+    def _choose_valid(self, task: TaskId, subjects: Iterable[str]) -> set[str]:
+        """Return who validates: by rank, but at least one subject, and not all of several.
+
+        Who trains or validates already goes on with that.
+        """
+        part_of = {s: self.settled.parts.get((s, task)) for s in subjects}
+        valid = {s for s, part in part_of.items() if part == "valid"}
+        free = [s for s, part in part_of.items() if part is None]
+        ranked = sorted(free, key=self.splitter.valid_rank)
         below = [s for s in ranked if self.splitter.valid_rank(s) < self.splitter.rule.valid_share]
-        count = min(max(len(below), 1), len(ranked) - 1)
-        return set(ranked[:count])
+        count = max(len(below), 0 if valid else 1)
+        if "train" not in part_of.values():
+            count = min(count, len(ranked) - 1)
+        return valid | set(ranked[: max(count, 0)])
 
     def folder(self, subject: str, kind: str, site: str, task: TaskId) -> str:
         """Return the folder of a staged row, or the reason, with '!', why it is left out."""
@@ -96,7 +114,8 @@ class Homes:
             home = self.splitter.client(subject, site, "")
             if f"clients/{home}" != place:
                 return "!other_place"
-        if (subject, task) in self._alone:
+        part = self.settled.parts.get((subject, task))
+        if part is None and (subject, task) in self._alone:
             return "!client with one subject"
-        part = "valid" if subject in self._valid[place, task] else "train"
-        return f"{place}/{task}/{part}"
+        chosen = "valid" if subject in self._valid[place, task] else "train"
+        return f"{place}/{task}/{part or chosen}"

@@ -17,6 +17,8 @@ from fedkim_ray.errors import DataError, RowRejectedError
 
 HEAD_BYTES = 1 << 20
 """How much of a table is read to see its columns."""
+UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error)
+"""What reading a table raises that is cut, empty, none or of another encoding."""
 STAMPS = ("size", "mtime", "LastModified", "last_modified", "ETag", "etag", "created")
 
 
@@ -46,7 +48,7 @@ def source_state(files: SourceFiles, layout: Sequence[Expected]) -> list[list[st
     """Return name, size and time of every file of the layout: what an import depends on."""
     state = []
     for expected in layout:
-        found = files.folder.fs.glob(files.folder.full(expected.pattern), detail=True)
+        found = files.folder.fs.glob(files.folder.pattern(expected.pattern), detail=True)
         for path, info in sorted(found.items()):
             state.append([path, *(str(info[s]) for s in STAMPS if s in info)])
     return state
@@ -65,7 +67,7 @@ def _problems(files: SourceFiles, expected: Expected) -> list[str]:
             present = columns_of_file(files, name)
         except TimeoutError:
             raise
-        except (pa.ArrowException, OSError, EOFError, ValueError, RowRejectedError, zlib.error):
+        except UNREADABLE:
             problems.append(f"{name!r} cannot be read as a table")
             continue
         if missing := [c for c in expected.columns if c not in present]:

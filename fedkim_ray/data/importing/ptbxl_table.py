@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fedkim_ray.data.importing.contract import Part
-from fedkim_ray.data.importing.published import whole_number
 from fedkim_ray.data.reasons import rejected
 from fedkim_ray.data.schema import SignalSpec
+from fedkim_ray.data.whole_numbers import whole_number
 from fedkim_ray.types import Frozen
 
 TABLE = "ptbxl_database.csv"

@@ -59,9 +59,3 @@ def text_at(row: Mapping[str, Any], key: str) -> str:
     """Return a value of a JSON object as text without blanks around it; empty where it is none."""
     value = row.get(key)
     return "" if value is None else str(value).strip()
-
-
-def whole_number(text: str) -> str:
-    """Return ``15709.0`` as ``15709``; pandas ships columns with gaps so."""
-    head, _, tail = text.partition(".")
-    return head if head.isdigit() and not tail.strip("0") else text

@@ -110,6 +110,11 @@ def write_record(root: Folder, record: ImportRecord, rejections: Sequence[dict[s
     folder.write_bytes(RECORD, record.model_dump_json(indent=1).encode())
 
 
+def remove_record(root: Folder, name: str) -> None:
+    """Forget an import, before its files go."""
+    root.fs.rm_file(root.full(f"{FOLDER}/{name}/{RECORD}"))
+
+
 def merged_spec(records: Iterable[ImportRecord]) -> DataSpec:
     """Return the specification of a root.
 

@@ -19,7 +19,7 @@ from fedkim_ray.data.importing.assembly import Assembled, Assembly, count_by_pla
 from fedkim_ray.data.importing.beside import Newcomer, name_of_import, require_fitting
 from fedkim_ray.data.importing.contract import Item
 from fedkim_ray.data.importing.files import SourceFiles
-from fedkim_ray.data.importing.homes import Homes
+from fedkim_ray.data.importing.homes import Homes, Settled
 from fedkim_ray.data.importing.keys import SubjectKey, default_key_path, load_key, open_key
 from fedkim_ray.data.importing.layout import require_layout, source_state
 from fedkim_ray.data.importing.pool import in_processes
@@ -30,6 +30,7 @@ from fedkim_ray.data.importing.record import (
     count_reasons,
     merged_spec,
     read_records,
+    remove_record,
     write_record,
 )
 from fedkim_ray.data.importing.remote import answering, lives_in_this_process
@@ -42,7 +43,7 @@ from fedkim_ray.data.importing.request import (
     split_rule,
 )
 from fedkim_ray.data.importing.split import Splitter
-from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, stage_unit
+from fedkim_ray.data.importing.staging import DONE, ImportPlan, Staged, forget_unread, stage_unit
 from fedkim_ray.data.packages import scratch_dir
 from fedkim_ray.data.reasons import REASONS
 from fedkim_ray.data.root import (
@@ -62,7 +63,7 @@ from fedkim_ray.errors import DataError
 from fedkim_ray.storage import Folder
 
 STAGING = ".import"
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Rises whenever the same source would give another data root."""
 
 Progress = Callable[[int, int, str], None]
@@ -140,23 +141,35 @@ class _Import:
         if done and not self.request.again:
             return done
         self._require_fitting()
-        scratch = scratch_dir() / "imports" / f"{self.name}-{fingerprint[:16]}"
+        scratch = self._scratch(fingerprint)
         items = self._prepare(scratch)
         units = self._stage(items, fingerprint, scratch)
         staged = Staged.read(self.staging, units)
         self._require_few(staged.rejections, staged.num_rows, items)
-        card = self._clear()
-        assembled = self._assemble(staged)
+        self._require_few_lost(staged, len(items))
+        assembly = self._settle(staged)
+        assembled = assembly.result
         rejections = [*staged.rejections, *assembled.rejections]
         self._require_few(rejections, staged.num_rows - len(assembled.rejections), items)
+        card = self._clear()
+        self._assemble(assembly)
         whole = self._publish(card, fingerprint, staged, assembled, rejections, items)
         self._remove_staging()
         shutil.rmtree(scratch, ignore_errors=True)
         return whole
 
+    def _scratch(self, fingerprint: str) -> Path:
+        """Return this import's own folder: of the same data into another root there is another."""
+        own = hashlib.sha256(f"{fingerprint} {self.root.url}".encode()).hexdigest()
+        return scratch_dir() / "imports" / f"{self.name}-{own[:16]}"
+
     def _remove_staging(self) -> None:
+        """Remove what was staged, and the folder of it all once no other import uses it.
+
+        On an object store a folder is gone with the last of its files.
+        """
         self.staging.fs.rm(self.staging.path, recursive=True)
-        if not (self.root / STAGING).names():
+        if self.root.exists(STAGING) and not (self.root / STAGING).names():
             self.root.fs.rm(self.root.full(STAGING), recursive=True)
 
     def _load_key(self) -> SubjectKey:
@@ -225,6 +238,9 @@ class _Import:
         size = self.kind.items_per_unit
         firsts = range(0, len(items), size)
         units = [f"{fingerprint[:8]}-{first // size:06d}" for first in firsts]
+        if self.request.again and self.staging.exists():  # files may have changed under their names
+            self.staging.fs.rm(self.staging.path, recursive=True)
+        forget_unread(self.staging, units)
         jobs = [
             (plan, unit, first, items[first : first + size])
             for unit, first in zip(units, firsts, strict=True)
@@ -239,6 +255,17 @@ class _Import:
                 done += 1
                 self.progress(done, len(units), "reading")
         return units
+
+    def _require_few_lost(self, staged: Staged, num_items: int) -> None:
+        """Judge items as such: one that cannot be read is one rejection, whatever it holds."""
+        if staged.num_lost_items <= self.request.max_rejected * num_items:
+            return
+        reasons = ", ".join(f"{r} {n}" for r, n in count_reasons(staged.rejections).items())
+        raise DataError(
+            f"{staged.num_lost_items} of {num_items} records cannot be read: {reasons}.",
+            f"At most {self.request.max_rejected:.1%} of them may be rejected.",
+            "Restore them and import again, or raise --max-rejected: what was read is kept.",
+        )
 
     def _require_few(
         self, rejections: Sequence[Mapping[str, Any]], num_rows: int, items: Sequence[Item]
@@ -264,38 +291,47 @@ class _Import:
     def _clear(self) -> DatasetCard | None:
         """Remove the files of an earlier import of this name; return the card as it was.
 
-        The card goes first: it must not name files that are gone.
+        The card goes first: it must not name files that are gone. Then the record: files without
+        one are of an import that did not end, and no other import goes on beside them.
         """
         card = read_card(self.root) if self.root.exists(CARD) else None
         own = [n for n in sample_files(self.root) if name_of_import(n) == self.name]
-        if card and any(name in card.files for name in own):
+        if card and (self.before or any(name in card.files for name in own)):
             self.root.fs.rm_file(self.root.full(CARD))
+        if self.before:
+            remove_record(self.root, self.name)
         for name in own:
             self.root.fs.rm_file(self.root.full(name))
         return card
 
-    def _assemble(self, staged: Staged) -> Assembled:
-        spec = self.importer.spec()
-        assembly = Assembly(self.root, self.staging, staged, self.name, spec)
+    def _settle(self, staged: Staged) -> Assembly:
+        """Decide where every staged row will lie; writes nothing."""
+        self.progress(len(staged.files), len(staged.files), "splitting")
         homes = Homes(Splitter(self.rule, self.key), self._settled())
-        total = len(staged.files)
-        self.progress(total, total, "splitting")
-        assembly.see_subjects(homes)
+        spec = self.importer.spec()
+        assembly = Assembly(self.root, self.staging, staged, self.name, spec, homes)
+        assembly.settle()
+        return assembly
+
+    def _assemble(self, assembly: Assembly) -> None:
+        total = len(assembly.staged.files)
         for task in assembly.tasks():
             self.progress(total, total, f"writing {task}")
-            assembly.assemble(task, homes)
-        return assembly.result
+            assembly.assemble(task)
 
-    def _settled(self) -> dict[str, str]:
-        """Return the places of people that other imports of the root have placed already."""
+    def _settled(self) -> Settled:
+        """Return where people are that other imports of the root have placed already."""
         same = {n for n, other in self.others.items() if other.subjects_of == self.subjects_of}
         spec = merged_spec(self.others.values())
         names = [n for n in sample_files(self.root) if name_of_import(n) in same]
-        return {
-            subject: place_of_file(name)
-            for name in names
-            for subject in subjects_of(self.root, name, spec)
-        }
+        settled = Settled()
+        for name in names:
+            subjects = subjects_of(self.root, name, spec)
+            settled.places |= dict.fromkeys(subjects, place_of_file(name))
+            if name.startswith("clients/"):
+                _, _, task, part, _ = name.split("/")
+                settled.parts |= {(subject, task): part for subject in subjects}
+        return settled
 
     def _publish(
         self,

@@ -4,14 +4,16 @@
                                  u < test share + public share -> public
                                  else                          -> a client
     client: iid                  the n-th, n = floor(N * u("client", subject))
-            site                 the hospital that the source names
+            site                 the hospital that the source names; see ``client_name``
             dirichlet:ALPHA      p_l ~ Dirichlet(ALPHA) for each label l; the subject draws from p_l
     within a client              u("valid", subject) < valid share -> valid, else train
 
 Source of the Dirichlet partition: Hsu et al. 2019, https://arxiv.org/abs/1909.06335
 """
 
+import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -125,6 +127,13 @@ def numbered_client(index: int, count: int) -> ClientId:
 
 
 def client_name(site: str) -> ClientId:
-    """Return a hospital's name as the name of a folder."""
-    plain = re.sub(r"[^a-z0-9]+", "-", site.strip().lower()).strip("-")
-    return plain or "site"
+    """Return a hospital's name as the name of a folder: another one for every other hospital.
+
+    Case, and whether blanks or hyphens divide words, make no other hospital. Where more is lost,
+    a hash of the name follows.
+    """
+    name = "-".join(unicodedata.normalize("NFC", site).lower().split())
+    plain = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+    if plain == name:
+        return plain
+    return f"{plain or 'site'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

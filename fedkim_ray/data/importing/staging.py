@@ -3,8 +3,8 @@
 units/<unit>/<kind>/<task>-00000.parquet     rows by test, public and private
 units/<unit>/unit.json                       written last: counts and rejections
 
-A unit with its ``unit.json`` is not read again. Units run in processes of their own, so a job holds
-plain values alone and the worker makes its own importer.
+A unit with its ``unit.json`` is not read again, unless files of it could not be read. Units run in
+processes of their own, so a job holds plain values alone and the worker makes its own importer.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from fedkim_ray.data.importing.keys import SubjectKey
 from fedkim_ray.data.importing.part_files import PartFiles
 from fedkim_ray.data.importing.remote import answering
 from fedkim_ray.data.importing.split import SplitRule, Splitter
-from fedkim_ray.data.reasons import rejected
+from fedkim_ray.data.reasons import OF_FILES, rejected
 from fedkim_ray.data.schema import TRAITS, DataSpec, sample_table
 from fedkim_ray.errors import RowRejectedError
 from fedkim_ray.storage import Folder
@@ -95,6 +95,8 @@ class Staged:
     num_rows: int
     """Rows that can be used, with those left out."""
     rejections: list[dict[str, Any]]
+    num_lost_items: int
+    """Items that could not be read to their end: how many examples they had is not known."""
     left_out: Counter[str]
     out_of_range: Counter[str]
 
@@ -113,6 +115,7 @@ class Staged:
             files=files,
             num_rows=sum(f["num_rows"] for f in facts) + left_out.total(),
             rejections=[r for f in facts for r in f["rejections"]],
+            num_lost_items=sum(f["num_lost_items"] for f in facts),
             left_out=left_out,
             out_of_range=sum((Counter(f["out_of_range"]) for f in facts), Counter()),
         )
@@ -121,6 +124,15 @@ class Staged:
 @lru_cache(maxsize=1)
 def _importer_of(plan: ImportPlan) -> Importer:
     return plan.open_importer()
+
+
+def forget_unread(staging: Folder, units: Sequence[str]) -> None:
+    """Let units be read again of which files could not be read: they may be restored by now."""
+    for folder in (staging / unit for unit in units):
+        if not folder.exists(DONE):
+            continue
+        if any(r["reason"] in OF_FILES for r in folder.read_json(DONE)["rejections"]):
+            folder.fs.rm_file(folder.full(DONE))
 
 
 def stage_unit(plan: ImportPlan, unit: str, first: int, items: list[Item]) -> None:
@@ -156,6 +168,7 @@ class _Unit:
         self.files: dict[tuple[str, str], PartFiles] = {}
         self.waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.rejections: list[dict[str, Any]] = []
+        self.num_lost_items = 0
         self.left_out: Counter[str] = Counter()
 
     def take(self, index: int, item: Item) -> None:
@@ -169,6 +182,7 @@ class _Unit:
                     return
                 self._take_one(index, made)
         except RowRejectedError as error:
+            self.num_lost_items += 1
             self._reject(index, Rejection(reason=error.reason, column=error.column))
 
     def _take_one(self, index: int, made: Row | LeftOut | Rejection) -> None:
@@ -232,6 +246,7 @@ class _Unit:
             ],
             "num_rows": sum(files.num_rows for files in self.files.values()),
             "rejections": self.rejections,
+            "num_lost_items": self.num_lost_items,
             "left_out": dict(self.left_out),
             "out_of_range": dict(+(self.encoder.out_of_range + self.importer.unused_values)),
         }

@@ -3,6 +3,7 @@
 Shape letters: H hours, F features.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -43,10 +44,12 @@ def from_own_columns(row: Mapping[str, str | None], series: SeriesTable) -> np.n
     return np.array([values])
 
 
-def from_table(rows: pa.Table | None, series: SeriesTable) -> np.ndarray:
-    """Return (H, F), NaN where nothing was measured: the mean of each hour's values.
+def from_table(rows: pa.Table | None, series: SeriesTable) -> tuple[np.ndarray, Counter[str]]:
+    """Return the mean of each hour's values, and how many are impossible, by feature.
 
-    Values before hour 0 or after the last hour are no part of the series.
+    Means are (H, F), NaN where nothing was measured. An impossible value is no part of a mean: two
+    of them, or one among many, may have a possible one. Values before hour 0 or after the last hour
+    are no part of the series.
 
     Args:
         rows: The rows of the series' table that belong to one example; None where there are none.
@@ -57,11 +60,17 @@ def from_table(rows: pa.Table | None, series: SeriesTable) -> np.ndarray:
     """
     total = np.zeros((series.hours, len(series.features)))
     count = np.zeros_like(total)
+    impossible: Counter[str] = Counter()
     for hour, column, value in [] if rows is None else _cells(rows.to_pydict(), series):
-        if not np.isnan(value) and not np.isnan(hour) and 0 <= hour < series.hours:
-            total[int(hour), column] += value
-            count[int(hour), column] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        if np.isnan(value) or not 0 <= hour < series.hours:  # nor is NaN an hour
+            continue
+        feature = series.features[column]
+        if not feature.low <= value <= feature.high:
+            impossible[feature.name] += 1
+            continue
+        total[int(hour), column] += value
+        count[int(hour), column] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan), impossible
 
 
 def _cells(
@@ -94,10 +103,14 @@ def _scaled(value: float, feature: MappedFeature) -> float:
 
 
 def rows_by_key(table: pa.Table, key: str) -> dict[str, pa.Table]:
-    """Return the rows of each key, in the table's order; rows without a key belong to nobody."""
+    """Return the rows of each key, in the table's order; rows without a key belong to nobody.
+
+    Keys are as ``whole_number`` writes them.
+    """
     if not table.num_rows:
         return {}
-    encoded = pc.utf8_trim_whitespace(table[key]).combine_chunks().dictionary_encode()
+    keys = pc.replace_substring_regex(pc.utf8_trim_whitespace(table[key]), r"^(\d+)\.0*$", r"\1")
+    encoded = keys.combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy()
     order = np.argsort(codes, kind="stable")
     ordered, codes = table.take(pa.array(order)), codes[order]

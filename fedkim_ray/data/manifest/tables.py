@@ -3,6 +3,8 @@
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from gzip import BadGzipFile
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 from fedkim_ray.data.importing.buckets import BATCH_ROWS, parquet_batches
 from fedkim_ray.data.importing.csv_blocks import UnreadableRowError, csv_tables
 from fedkim_ray.data.importing.files import SourceFiles
-from fedkim_ray.data.importing.layout import columns_of_file, sniff_delimiter
+from fedkim_ray.data.importing.layout import UNREADABLE, columns_of_file, sniff_delimiter
 from fedkim_ray.errors import DataError
 
 LINE = "__line"
@@ -30,10 +32,32 @@ def text_batches(files: SourceFiles, name: str, columns: Sequence[str]) -> Itera
     """
     require_columns(files, name, {column: column for column in columns})
     line = 1
-    for table in _batches(files, name, list(dict.fromkeys(columns))):
-        lines = pa.array(range(line, line + table.num_rows), pa.int64())
-        yield _as_text(name, table).append_column(LINE, lines)
-        line += table.num_rows
+    with _readable(files, name):
+        for table in _batches(files, name, list(dict.fromkeys(columns))):
+            lines = pa.array(range(line, line + table.num_rows), pa.int64())
+            yield _as_text(name, table).append_column(LINE, lines)
+            line += table.num_rows
+
+
+@contextmanager
+def _readable(files: SourceFiles, name: str) -> Iterator[None]:
+    """Say which table is none, and nothing of what is in it; a server's silence is another error.
+
+    Raises:
+        DataError: as said.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        of_the_file = not isinstance(error, OSError) or isinstance(error, BadGzipFile)
+        if not of_the_file and not files.folder.is_local:
+            raise
+        raise DataError(
+            f"{name!r} cannot be read as a table.",
+            "It is whole: CSV or JSONL in UTF-8, with the columns' names in the first line, or "
+            "Parquet.",
+            "Export the table again.",
+        ) from None
 
 
 def require_columns(files: SourceFiles, name: str, wanted: dict[str, str]) -> None:
@@ -49,7 +73,8 @@ def require_columns(files: SourceFiles, name: str, wanted: dict[str, str]) -> No
             f"Tables are {', '.join(KINDS)}, text also as .gz.",
             "Export the table again.",
         )
-    present = columns_of_file(files, name)
+    with _readable(files, name):
+        present = columns_of_file(files, name)
     for field, column in wanted.items():
         if column not in present:
             close = difflib.get_close_matches(column, present, 1)
@@ -130,7 +155,7 @@ def _as_text(name: str, table: pa.Table) -> pa.Table:
     columns = []
     for field in table.schema:
         try:
-            columns.append(pc.cast(table[field.name], pa.string()))
+            columns.append(_text_of(table[field.name]))
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             raise DataError(
                 f"{name!r}, column {field.name!r} is of type {field.type}.",
@@ -138,6 +163,16 @@ def _as_text(name: str, table: pa.Table) -> pa.Table:
                 "Flatten the column.",
             ) from None
     return pa.table(columns, names=table.column_names)
+
+
+def _text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as text; whole floats without a point or an exponent."""
+    texts = pc.cast(column, pa.string())
+    if not pa.types.is_floating(column.type):
+        return texts
+    is_whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
+    whole = pc.cast(pc.if_else(is_whole, column, None), pa.int64())
+    return pc.coalesce(pc.cast(whole, pa.string()), texts)
 
 
 def present(text: str | None) -> str:

@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 
 from fedkim_ray.data.importing.files import SourceFiles
 from fedkim_ray.data.mimic3.csv_stream import csv_batches
-from fedkim_ray.data.mimic3.features import FAHRENHEIT, FEATURES, FRACTION, VOLUME, Feature
+from fedkim_ray.data.mimic3.features import (
+    BY_WEIGHT,
+    FAHRENHEIT,
+    FEATURES,
+    FRACTION,
+    VOLUME,
+    Feature,
+)
 from fedkim_ray.data.mimic3.stays import SECONDS
 from fedkim_ray.types import Modality
 
@@ -29,7 +36,9 @@ SCHEMA = pa.schema(
         ("value", pa.float32()),
     ]
 )
-"""``stay`` is the row of the table of stays; ``second`` counts from the stay's start."""
+"""``stay`` is the row of the table of stays; ``second`` counts from the stay's start; ``value`` is
+NaN where an input is on record and cannot be used: something was given, and nobody knows how much.
+"""
 GATHERED_ROWS = 1 << 18
 """Events that are gathered before they are divided: many small slices would cost more."""
 
@@ -123,14 +132,17 @@ class EventReader:
         item = batch["ITEMID"].to_numpy()
         feature = np.array([items[i] for i in item.tolist()], np.int16)
         fluid = np.isin(feature, VOLUME) if table.modality == "input" else np.zeros(len(item), bool)
-        value = self._values(table, batch, item, feature, fluid)
+        value, recorded = self._values(table, batch, item, feature, fluid)
+        possible = self._possible(table.modality, feature, value)  # a fluid's amount, not its rate
         lasts = np.zeros(len(item), np.int64)
         kind = np.where(fluid, SUM, table.kind)
         if table.end:
             lasts = np.maximum(_seconds(batch[table.end]) - second - self._starts(stay), 60)
             kind = np.full(len(item), INFUSION)
             value = np.where(fluid, value * SECONDS / lasts, value)
-        use = self._possible(table.modality, feature, value) & (second + lasts >= 0)
+        value = np.where(possible, value, np.nan)
+        kept = recorded if table.modality == "input" else possible
+        use = kept & (second + lasts >= 0)
         columns: tuple[np.ndarray, ...] = (stay, feature, kind, second, lasts, value)
         return pa.table(
             [pa.array(c[use], f.type, safe=False) for c, f in zip(columns, SCHEMA, strict=True)],
@@ -148,8 +160,11 @@ class EventReader:
         item: np.ndarray,
         feature: np.ndarray,
         fluid: np.ndarray,
-    ) -> np.ndarray:
-        """Return values in the features' units, NaN where there is none or the unit is unknown."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return values in the features' units, and whether there is any in whatever unit.
+
+        Values are NaN where there is none or the unit is unknown.
+        """
         value = _floats(batch[table.value])
         factor = np.ones(len(value))
         if table.modality in CHECKED_UNITS:
@@ -158,11 +173,15 @@ class EventReader:
             value = np.where(fluid, _floats(batch[table.amount[0]]), value)
             of_amount = self._factors(table.modality, feature, batch[table.amount[1]])
             factor = np.where(fluid, of_amount, factor)
-        unknown = np.isnan(factor) & ~np.isnan(value)
+        factor = np.where(np.isin(item, BY_WEIGHT), np.nan, factor)
+        recorded = ~np.isnan(value)
+        if table.modality == "input":  # nothing is nothing in any unit
+            factor = np.where(value == 0, 1.0, factor)
+        unknown = np.isnan(factor) & recorded
         self._count(table.modality, feature[unknown], " (unit)")
         value = np.where(np.isin(item, FAHRENHEIT), (value - 32) / 1.8, value * factor)
         scaled: np.ndarray = np.where(np.isin(item, FRACTION), value * 100, value)
-        return scaled
+        return scaled, recorded
 
     def _factors(
         self, modality: Modality, feature: np.ndarray, units: pa.ChunkedArray

@@ -3,8 +3,8 @@
 A feature is charted under several numbers (ITEMID): the hospital changed its system from CareVue
 (numbers below 200,000) to MetaVision. Each item has a unit of its own; ``units`` says how a table's
 text of the unit leads to the feature's. Values outside ``low`` to ``high`` are not physiologically
-possible: they are counted and not used. CareVue's rates in mcg/min need the patient's weight and
-are not used; of its outputs urine alone is.
+possible: they are counted and not used. CareVue's rates in mcg/min need the patient's weight: they
+are not used either, and their hours are missing. Of its outputs urine alone is read.
 
 Source of the numbers and most limits: Johnson et al. 2018, the MIMIC Code Repository,
 https://doi.org/10.1093/jamia/ocx084, concepts ``pivot`` and ``durations``, and its mapping of
@@ -80,9 +80,9 @@ LAB = (
     Feature("phosphate", "mg/dL", 0.2, 30, (50970,)),
 )
 INPUT = (
-    Feature("norepinephrine", "ug/kg/min", 0, 5, (221906, 30120), RATE),
-    Feature("epinephrine", "ug/kg/min", 0, 5, (221289, 30119, 30309), RATE),
-    Feature("phenylephrine", "ug/kg/min", 0, 15, (221749, 30128), RATE),
+    Feature("norepinephrine", "ug/kg/min", 0, 5, (221906, 30120, 30047), RATE),
+    Feature("epinephrine", "ug/kg/min", 0, 5, (221289, 30119, 30309, 30044), RATE),
+    Feature("phenylephrine", "ug/kg/min", 0, 15, (221749, 30128, 30127), RATE),
     Feature("dopamine", "ug/kg/min", 0, 50, (221662, 30043, 30307), RATE),
     Feature("dobutamine", "ug/kg/min", 0, 50, (221653, 30042, 30306), RATE),
     Feature("vasopressin", "units/h", 0, 10, (222315, 30051),
@@ -91,6 +91,8 @@ INPUT = (
             225941, 30015, 30018, 30020, 30021, 30060, 30061, 30159, 30160),
             {"ml": 1.0, "l": 1000.0}),
 )  # fmt: skip
+BY_WEIGHT = (30047, 30044, 30127)
+"""Items charted in mcg/min, whatever their unit says."""
 VOLUME = (6,)
 """Places in ``INPUT`` of fluids: their AMOUNT counts, not their RATE."""
 OUTPUT = (

@@ -10,18 +10,26 @@ from fedkim_ray.data.mimic3.events import INFUSION, MEAN, SUM
 from fedkim_ray.data.mimic3.stays import SECONDS
 
 
-def grid(events: pa.Table, num_stays: int, hours: int, num_features: int) -> np.ndarray:
-    """Return (N, H, F) float, NaN where nothing was measured.
+def grid(
+    events: pa.Table,
+    num_stays: int,
+    hours: int,
+    num_features: int,
+    unrecorded: float = np.nan,
+) -> np.ndarray:
+    """Return (N, H, F) float, NaN where it is not known how much it was.
 
     Args:
         events: Of one modality; ``stay`` counts from 0 to before ``num_stays``.
         num_stays: N.
         hours: H; later events are not used.
         num_features: F.
+        unrecorded: What a cell without any event has.
     """
     shape = (num_stays, hours, num_features)
     kind = events["kind"].to_numpy()
-    cells = np.full(shape, np.nan)
+    cells = np.full(shape, unrecorded)
+    unusable = np.zeros(shape, bool)
     for each in (MEAN, SUM, INFUSION):
         stay, feature, second, lasts, value = _columns(events, kind == each)
         if each == INFUSION:
@@ -33,7 +41,8 @@ def grid(events: pa.Table, num_stays: int, hours: int, num_features: int) -> np.
         total = np.bincount(cell, value[use], minlength=cells.size).reshape(shape)
         made = total / np.maximum(count, 1) if each == MEAN else total
         cells = np.where(count > 0, made, cells)
-    return cells
+        unusable |= np.isnan(total)
+    return np.where(unusable, np.nan, cells)
 
 
 def _columns(events: pa.Table, which: np.ndarray) -> list[np.ndarray]:

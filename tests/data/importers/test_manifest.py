@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_test_rows_alone_say_whom_they_are_about(source: Path, tmp_path: Path) -
         # Patient k is 20 + k years old, in turn two to a hospital; every third is a man.
         patient = row["age_years"] - 20
         assert row["sex"] == ("male" if patient % 3 == 0 else "female")
-        assert row["site"] == ("St. Mary", "Harbor")[patient % 4 // 2]
+        assert row["site"] == ("St Mary", "Harbor")[patient % 4 // 2]
     for name in (n for n in result.card.files if not n.startswith("test/")):
         assert not {*TRAITS.names} & {*pq.read_schema(root / name).names}
 
@@ -127,6 +128,8 @@ def copy(tmp_path: Path, write_own_data: Callable[..., None]) -> Path:
         ({"cath": "NA"}, "label_missing", "cath"),
         ({"cath": "perhaps"}, "label_unknown", "cath"),
         ({"xray": "files/no.png"}, "file_missing", "xray"),
+        ({"xray": "Effusion " * 40}, "file_missing", "xray"),
+        ({"ecg": "Sinus rhythm " * 30}, "file_missing", "ecg"),
         ({"xray": "../../etc/passwd"}, "path_escapes", "xray"),
         ({"xray": "/etc/passwd"}, "path_escapes", "xray"),
         ({"xray": "patients.csv"}, "image_corrupt", "xray"),
@@ -145,11 +148,54 @@ def test_a_bad_cell_is_rejected_by_row_and_column(
     assert result.rejected_places == (("patients.csv", 7, column, reason),)
 
 
+def test_a_restored_file_is_read(copy: Path, tmp_path: Path) -> None:
+    whole = (copy / "files/6.png").read_bytes()
+    (copy / "files/6.png").unlink()
+    with pytest.raises(DataError, match="1 of 24 examples cannot be used: file_missing 1"):
+        run(copy, tmp_path / "root", example())
+    (copy / "files/6.png").write_bytes(whole)
+    assert run(copy, tmp_path / "root", example()).record.rejected == {}
+
+
+def test_again_reads_what_a_refused_import_has_read(copy: Path, tmp_path: Path) -> None:
+    edit(copy, copy, 7, cath="perhaps")
+    with pytest.raises(DataError, match="label_unknown 1"):
+        run(copy, tmp_path / "root", example())
+    (copy / "files/3.png").write_bytes(b"changed")
+    result = run(copy, tmp_path / "root", example(), again=True, max_rejected=0.1)
+    assert result.record.rejected == {"image_corrupt": 1, "label_unknown": 1}
+
+
+def test_a_source_and_a_root_may_have_brackets_in_their_names(copy: Path, tmp_path: Path) -> None:
+    source = copy.rename(tmp_path / "[2025] export")
+    root = tmp_path / "root [2025]"
+    result = run(source, root, example())
+    assert result.card.num_examples("") == 24
+    os.utime(source / "patients.csv", (0, 0))
+    assert not run(source, root, example()).unchanged, "the table is another"
+
+
+def test_a_word_of_the_mapping_is_a_label_and_not_a_gap(copy: Path, tmp_path: Path) -> None:
+    # The mapping's words for no are `no` and `none`.
+    edit(copy, copy, 7, cath=" None ")
+    assert run(copy, tmp_path / "root", example()).record.rejected == {}
+
+
 def test_an_impossible_value_may_count_as_missing(copy: Path, tmp_path: Path) -> None:
     edit(copy, copy, 7, troponin="-5")
     result = run(copy, tmp_path / "root", {**example(), "impossible": "missing"})
     assert result.record.rejected == {}
     assert result.record.out_of_range == {"troponin": 1}
+
+
+def test_impossible_values_of_an_hour_are_found_one_by_one(copy: Path, tmp_path: Path) -> None:
+    # Hour 0 of the seventh visit has a pulse of 80; with 0 and 160 the mean is possible again.
+    with (copy / "vitals.csv").open("a") as file:
+        file.write("6,0,pulse,0\n6,0,pulse,160\n")
+    result = run(copy, tmp_path / "root", example(), max_rejected=0.1)
+    assert result.rejected_places == (("patients.csv", 7, "hrt", "value_impossible"),)
+    counted = run(copy, tmp_path / "other", {**example(), "impossible": "missing"})
+    assert counted.record.out_of_range == {"hrt": 1}
 
 
 def test_a_link_that_leads_out_is_rejected(copy: Path, tmp_path: Path) -> None:

@@ -71,10 +71,15 @@ def importer(tmp_path_factory: pytest.TempPathFactory) -> Mimic3:
     drip |= {"RATE": 0.2, "RATEUOM": "mcg/kg/min", "STATUSDESCRIPTION": "FinishedRunning"}
     saline = {**stay, "ITEMID": 225158, "STARTTIME": at(4), "ENDTIME": at(6), "AMOUNT": 1}
     saline |= {"AMOUNTUOM": "L", "STATUSDESCRIPTION": "FinishedRunning"}
-    tables["INPUTEVENTS_MV"] += [drip, {**drip, "STATUSDESCRIPTION": "Rewritten"}, saline]
+    bolus = {**saline, "STARTTIME": at(8.5), "ENDTIME": at(8.5 + 1 / 60), "AMOUNT": 0.5}
+    tables["INPUTEVENTS_MV"] += [drip, {**drip, "STATUSDESCRIPTION": "Rewritten"}, saline, bolus]
+    too_much = {**drip, "ITEMID": 221662, "STARTTIME": at(1.5), "ENDTIME": at(3), "RATE": 900}
+    tables["INPUTEVENTS_MV"].append(too_much)
     by_weight = {**stay, "ITEMID": 30120, "CHARTTIME": at(10), "RATE": 5, "RATEUOM": "mcgmin"}
+    levophed = {**by_weight, "ITEMID": 30047, "CHARTTIME": at(12), "RATEUOM": ""}
+    stopped = {**levophed, "CHARTTIME": at(13), "RATE": 0}
     ringer = {**stay, "ITEMID": 30021, "CHARTTIME": at(11), "AMOUNT": 250, "AMOUNTUOM": "ml"}
-    tables["INPUTEVENTS_CV"] += [by_weight, ringer]
+    tables["INPUTEVENTS_CV"] += [by_weight, levophed, stopped, ringer]
     tables["OUTPUTEVENTS"] += [
         {**stay, "ITEMID": i, "CHARTTIME": at(t), "VALUE": v, "VALUEUOM": "mL", "ISERROR": e}
         for i, t, v, e in [(226559, 5.2, 100, ""), (40055, 5.8, 50, ""), (226559, 5.9, 70, "1")]
@@ -126,13 +131,23 @@ def test_units_are_one(stay: dict[str, Row]) -> None:
 
 def test_inputs_run_and_outputs_add_up(stay: dict[str, Row]) -> None:
     row = stay["mortality"]
-    # 0.2 ug/kg/min from 0:30 to 2:30; a litre over two hours; 250 mL at once.
+    # 0.2 ug/kg/min from 0:30 to 2:30; a litre over two hours; half a litre in the one minute that
+    # the source writes for a bolus; 250 mL at once.
     rates = [cell(row, "input", "norepinephrine", hour) for hour in range(4)]
     assert rates == pytest.approx([0.1, 0.2, 0.1, 0.0])
-    fluids = [cell(row, "input", "crystalloid", hour) for hour in (3, 4, 5, 6, 11)]
-    assert fluids == pytest.approx([0, 500, 500, 0, 250])
+    fluids = [cell(row, "input", "crystalloid", hour) for hour in (3, 4, 5, 6, 8, 11)]
+    assert fluids == pytest.approx([0, 500, 500, 0, 500, 250])
     assert cell(row, "output", "urine", 5) == 150
     assert np.isnan(cell(row, "output", "urine", 6))
+
+
+def test_an_input_that_cannot_be_converted_is_missing_and_not_none(stay: dict[str, Row]) -> None:
+    row = stay["mortality"]
+    # Rates by weight at 10:00 and 12:00, nothing at 13:00; 900 ug/kg/min from 1:30 to 3:00.
+    rates = [cell(row, "input", "norepinephrine", hour) for hour in (9, 10, 11, 12, 13)]
+    np.testing.assert_array_equal(rates, [0, np.nan, 0, np.nan, 0])
+    rates = [cell(row, "input", "dopamine", hour) for hour in range(4)]
+    np.testing.assert_array_equal(rates, [0, np.nan, np.nan, 0])
 
 
 def test_what_is_not_used_is_counted(importer: Mimic3, stay: dict[str, Row]) -> None:
@@ -140,7 +155,8 @@ def test_what_is_not_used_is_counted(importer: Mimic3, stay: dict[str, Row]) -> 
     assert dict(importer.unused_values) == {
         "heart_rate": 1,
         "creatinine (unit)": 1,
-        "norepinephrine (unit)": 1,
+        "norepinephrine (unit)": 2,
+        "dopamine": 1,
     }
 
 

@@ -83,6 +83,41 @@ def test_tables_of_two_tasks_lie_beside_each_other(hospital: Path, tmp_path: Pat
     assert bring_in(hospital, root, mapping("mortality")).unchanged
 
 
+def test_a_person_is_one_however_an_export_writes_the_number(
+    hospital: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    bring_in(hospital, root, mapping("mortality"))
+    header, *rows = (hospital / "stays.csv").read_text().splitlines()
+    with_points = [header, *(row.replace(",", ".0,", 1) for row in rows)]
+    (hospital / "points.csv").write_text("\n".join(with_points) + "\n")
+    bring_in(hospital, root, {**mapping("sepsis"), "table": "points.csv"})
+    card = read_card(Folder.at(root))
+    people = {s for n in card.files for s in subjects_of(Folder.at(root), n, card.spec)}
+    assert len(people) == PATIENTS
+
+
+def test_who_validates_does_so_in_every_import(hospital: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    header, *rows = (hospital / "stays.csv").read_text().splitlines()
+    (hospital / "before.csv").write_text("\n".join([header, *rows[:6]]) + "\n")
+    # One client, which validates on the first by rank: of six at first, then of forty.
+    rule = {"test_share": 0.0, "public_share": 0.0, "valid_share": 0.0, "clients": 1}
+    bring_in(hospital, root, {**mapping(), "table": "before.csv"}, name="before", rule=rule)
+    card = bring_in(hospital, root, mapping(), rule=rule).card
+    people = {
+        part: {
+            subject
+            for name in card.files
+            if f"/{part}/" in name
+            for subject in subjects_of(Folder.at(root), name, card.spec)
+        }
+        for part in ("train", "valid")
+    }
+    assert not people["train"] & people["valid"]
+    assert (len(people["train"]), len(people["valid"])) == (PATIENTS - 1, 1)
+
+
 def test_other_data_of_the_same_name_are_kept(hospital: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     before = bring_in(hospital, root, mapping()).card
@@ -120,6 +155,35 @@ def test_what_an_import_that_did_not_end_left_is_no_part_of_another(
     with pytest.raises(DataError, match=r"an import that did not end .*--name north"):
         bring_in(hospital, root, mapping())
     bring_in(hospital, root, mapping(), name="north")
+
+
+def test_a_refused_import_leaves_the_one_before_as_it_is(hospital: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    values = {**mapping(), "sample": "who"}
+    before = bring_in(hospital, root, values).card
+    with (hospital / "stays.csv").open("a") as file:
+        file.write("1,1,61\n2,0,62\n")  # two visits that the table has already
+    with pytest.raises(DataError, match="2 of 42 examples cannot be used: duplicate 2"):
+        bring_in(hospital, root, values)
+    assert read_card(Folder.at(root)) == before
+    assert check_root(Folder.at(root)) == []
+
+
+def test_an_import_that_died_while_writing_goes_on_and_alone(
+    hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    root = tmp_path / "root"
+    bring_in(hospital, root, mapping())
+    with monkeypatch.context() as patched:
+        patched.setattr("fedkim_ray.data.importing.run.write_record", die)
+        with pytest.raises(KeyboardInterrupt):
+            bring_in(hospital, root, mapping(), again=True)
+    with pytest.raises(DataError, match=r"an import that did not end .*--name mortality"):
+        bring_in(hospital, root, mapping("sepsis"))
+    assert bring_in(hospital, root, mapping()).card.num_examples("") == PATIENTS
 
 
 def test_two_hospitals_with_numbers_and_keys_of_their_own(hospital: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Shares, clients and purity of the split."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -48,8 +49,24 @@ def test_dirichlet_gives_each_label_its_own_shares() -> None:
 
 
 def test_sites_become_folder_names() -> None:
-    assert splitter(partition="site").client("1", "St. Mary / Ward 3", "") == "st-mary-ward-3"
-    assert client_name("../..") == "site"
+    assert splitter(partition="site").client("1", " St Mary  Ward 3", "") == "st-mary-ward-3"
+    assert client_name("ST-MARY ward 3") == "st-mary-ward-3"
+    assert re.fullmatch(r"st-mary-ward-3-[0-9a-f]{8}", client_name("St. Mary / Ward 3"))
+    assert re.fullmatch(r"site-[0-9a-f]{8}", client_name("../.."))
+
+
+def test_other_hospitals_are_other_folders() -> None:
+    sites = [
+        "北京协和医院",
+        "上海瑞金医院",
+        "Köln",
+        "K-ln",
+        "Station 3",
+        "Station 3+",
+        "Station 3-",
+    ]
+    assert len({client_name(site) for site in sites}) == len(sites)
+    assert client_name("KÖLN") == client_name("Ko\u0308ln") == client_name("Köln")
 
 
 @pytest.mark.parametrize("text", ["dirichlet", "dirichlet:0", "dirichlet:-1", "even", "site:2"])

@@ -23,9 +23,18 @@ def test_wide_rows_are_averaged_by_hour() -> None:
             "T": ["", "NA", "98.6", "0", "0"],
         }
     )
-    grid = from_table(rows, WIDE)
+    grid, impossible = from_table(rows, WIDE)
     # (80 + 90) / 2 in the first hour; 98.6 F = 37 C in the third; hours -1 and 3 lie outside.
     np.testing.assert_allclose(grid, [[85, np.nan], [np.nan, np.nan], [np.nan, 37]], atol=1e-9)
+    assert not impossible
+
+
+def test_an_impossible_value_is_no_part_of_a_mean() -> None:
+    # Limits are 20 to 300: 0 and 430 are impossible, and their mean with 80 is not.
+    rows = pa.table({"hour": ["0", "0", "1", "1"], "hrt": ["80", "0", "0", "430"], "T": [""] * 4})
+    grid, impossible = from_table(rows, WIDE)
+    np.testing.assert_allclose(grid[:2, 0], [80, np.nan])
+    assert impossible == {"hrt": 3}
 
 
 def test_long_rows_name_their_feature_and_others_are_left() -> None:
@@ -33,14 +42,14 @@ def test_long_rows_name_their_feature_and_others_are_left() -> None:
         {
             "hour": ["1", "1", "1"],
             "name": ["hrt", "T", "spo2"],
-            "value": ["70", "212", "broken"],
+            "value": ["70", "104", "broken"],
         }
     )
-    np.testing.assert_allclose(from_table(rows, LONG)[1], [70, 100])
+    np.testing.assert_allclose(from_table(rows, LONG)[0][1], [70, 40])
 
 
 def test_no_rows_are_an_empty_grid() -> None:
-    assert np.isnan(from_table(None, WIDE)).all()
+    assert np.isnan(from_table(None, WIDE)[0]).all()
 
 
 def test_values_of_the_row_itself() -> None:
@@ -66,9 +75,10 @@ def test_a_bad_cell_names_its_column(cells: tuple[str, str], reason: str, column
 
 
 def test_rows_find_their_key_in_any_order() -> None:
-    table = pa.table({"stay": ["b", " a", "b", None, "", "a "], "v": [1, 2, 3, 4, 5, 6]})
+    stays = ["b", " a", "b", None, "", "a ", "7.0", "7", "7.5"]
+    table = pa.table({"stay": stays, "v": range(1, 10)})
     found = {key: rows["v"].to_pylist() for key, rows in rows_by_key(table, "stay").items()}
-    assert found == {"b": [1, 3], "a": [2, 6]}
+    assert found == {"b": [1, 3], "a": [2, 6], "7": [7, 8], "7.5": [9]}
     assert rows_by_key(table.slice(0, 0), "stay") == {}
 
 
@@ -77,3 +87,9 @@ def test_units_are_converted_where_that_is_known() -> None:
     assert 212 * factor + offset == pytest.approx(100)
     assert conversion("glucose", "mmol/L", "mg/dL") == (18.016, 0.0)
     assert conversion("sodium", "mmol/L", "mg/dL") is None
+
+
+def test_a_charge_is_a_mole_of_single_charged_ions_alone() -> None:
+    assert conversion("sodium", "mEq/L", "mmol/L") == (1.0, 0.0)
+    for name in ("magnesium", "Ionized_Calcium"):
+        assert conversion(name, "mEq/L", "mmol/L") == (0.5, 0.0)
