@@ -59,17 +59,12 @@ def evaluate(
     """
     from fedkim_ray.bundle.read import load_bundle, read_facts
     from fedkim_ray.config import EvaluationConfig
-    from fedkim_ray.errors import RecipeError
     from fedkim_ray.evaluation.baselines import evaluate_base
     from fedkim_ray.evaluation.report import html_report, print_report, write_html
     from fedkim_ray.evaluation.results import write_report
     from fedkim_ray.storage import Folder
 
-    if read not in ("likelihood", "generate"):
-        raise RecipeError(
-            f"--read is {read!r}.", "It is `likelihood` or `generate`.", "Choose one of the two."
-        )
-    chosen: Literal["likelihood", "generate"] = "generate" if read == "generate" else "likelihood"
+    chosen = _reading(read)
     _require_compatible(base, workers, remove_experts, read)
     if out:
         Folder.at(out).require_writable()
@@ -112,6 +107,21 @@ def _asking() -> "Iterator[OnProgress]":
     with new_progress(Console(stderr=True)) as progress:
         bar = progress.add_task("asking the model", total=None, note="")
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _reading(read: str) -> Literal["likelihood", "generate"]:
+    """Return what ``--read`` says.
+
+    Raises:
+        RecipeError: it says something else.
+    """
+    from fedkim_ray.errors import RecipeError
+
+    if read not in ("likelihood", "generate"):
+        raise RecipeError(
+            f"--read is {read!r}.", "It is `likelihood` or `generate`.", "Choose one of the two."
+        )
+    return "generate" if read == "generate" else "likelihood"
 
 
 def _require_compatible(base: bool, workers: int, remove_experts: bool, read: str) -> None:
