@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
@@ -18,6 +19,8 @@ from serve.refusals import Refusal
 
 T = TypeVar("T")
 QUOTA_TIMEOUT_S = 2.0
+LOST = (RayError, RayServeException, NotReadyError)
+"""How a call ends that no replica answered."""
 ATTEMPTS = 2
 """A question whose replica died is asked once more: scoring changes nothing, so it may be."""
 
@@ -60,13 +63,13 @@ class RemoteEngine:
                     begun = True
                     yield piece
                 return
-            except (RayError, RayServeException, NotReadyError) as error:
+            except LOST as error:
                 problem = as_serving_error(error)
                 is_last = begun or attempt + 1 == ATTEMPTS
                 if is_last or not isinstance(problem, NotReadyError):
                     raise problem from None
             finally:
-                stream.cancel()
+                _stop(stream)
 
     def _handle_for(self, request: EngineRequest) -> DeploymentHandle[Any]:
         """Return the handle that prefers replicas with a question's adapter."""
@@ -109,7 +112,7 @@ async def _again(ask: Callable[[], Awaitable[T]]) -> T:
             if not isinstance(answer, Refusal):
                 return answer
             raise answer.error
-        except (RayError, RayServeException, NotReadyError) as error:
+        except LOST as error:
             problem = as_serving_error(error)
             if attempt + 1 == ATTEMPTS or not isinstance(problem, NotReadyError):
                 raise problem from None
@@ -121,8 +124,14 @@ async def _answer(response: Any) -> Any:
     try:
         return await response
     except asyncio.CancelledError:
-        response.cancel()
+        _stop(response)
         raise
+
+
+def _stop(response: Any) -> None:
+    """Have a replica stop; where the call has failed before it reached one, Serve says so again."""
+    with suppress(Exception):
+        response.cancel()
 
 
 def as_serving_error(error: Exception) -> ServingError:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import TypeVar
 
 from serve.engine import Description, Engine
@@ -81,7 +82,8 @@ class Served:
         """Return the question that is under way, or begin it."""
         if self._asking is None:
             self._asked_at = time.monotonic()
-            self._asking = asyncio.create_task(self._answer())
+            # In a context of its own: in that of a request, Serve would end it with the request.
+            self._asking = asyncio.create_task(self._answer(), context=Context())
             self._asking.add_done_callback(self._take)
         return self._asking
 

@@ -160,6 +160,23 @@ def test_an_answer_that_had_not_begun_is_asked_for_again() -> None:
     assert whole.cancelled
 
 
+class Unassigned(Stream):
+    """A stream that reached no replica: Serve's raise their error once more when cancelled."""
+
+    def cancel(self) -> None:
+        """Say again why."""
+        assert self.end
+        raise self.end
+
+
+def test_a_stream_that_reached_no_replica_ends_as_any_other_call() -> None:
+    full = StreamHandle(Unassigned([], BackPressureError(9, 8)))
+    with pytest.raises(OverloadedError):
+        asyncio.run(words(RemoteEngine(full)))  # type: ignore[arg-type]
+    lost = StreamHandle(Unassigned([], RayActorError()), Stream(["a"], None))
+    assert asyncio.run(words(RemoteEngine(lost))) == ["a"]  # type: ignore[arg-type]
+
+
 def test_an_answer_that_had_begun_breaks_off() -> None:
     torn, other = Stream(["a"], RayActorError()), Stream(["b"], None)
     engine = RemoteEngine(StreamHandle(torn, other))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -44,6 +45,20 @@ async def described(served: Served, times: int) -> list[Any]:
         known.append(await served.described())
         await asyncio.sleep(0.01)  # what was asked on the way may be answered
     return known
+
+
+def test_a_description_is_asked_for_in_nobodys_context() -> None:
+    asker: ContextVar[str] = ContextVar("asker", default="nobody")
+    seen: list[str] = []
+
+    class Noting(Telling):
+        async def describe(self) -> Any:
+            seen.append(asker.get())
+            return await super().describe()
+
+    asker.set("a request, with which Serve ends all that it began")
+    asyncio.run(described(Served(Noting("told")), 1))  # type: ignore[arg-type]
+    assert seen == ["nobody"]
 
 
 def test_a_fresh_description_is_not_asked_for_again() -> None:
