@@ -27,6 +27,9 @@ def serving_options(description: str) -> argparse.ArgumentParser:
     parser = options(description)
     parser.add_argument("bundle")
     parser.add_argument("--data", required=True, help="data root whose test rows are asked")
+    parser.add_argument(
+        "--decode-in-api", action="store_true", help="as `fedkim serve --decode-in-api`"
+    )
     return parser
 
 
@@ -38,6 +41,7 @@ def served(settings: argparse.Namespace) -> RunningServer:
         no_auth=True,
         samples=settings.data,
         engine_threads=settings.threads,
+        **({"inputs_scaling": None} if settings.decode_in_api else {}),
     )
 
 

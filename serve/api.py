@@ -41,6 +41,7 @@ from serve.limits import BodyLimit
 from serve.metrics import CONTENT_TYPE, metrics_text
 from serve.notes import notes
 from serve.openapi import FACT_ERRORS, QUESTION_ERRORS, describe_api
+from serve.quick_json import QuickJsonRoute
 from serve.quota import Quota, QuotaCheck, charge
 from serve.samples import Sample, SampleList, Samples
 from serve.schemas import ChatRequest, PredictRequest
@@ -120,7 +121,12 @@ def create_app(
 
 
 def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["questions"], responses=QUESTION_ERRORS)
+    router = APIRouter(
+        prefix="/v1",
+        tags=["questions"],
+        responses=QUESTION_ERRORS,
+        route_class=QuickJsonRoute,
+    )
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:

@@ -4,7 +4,7 @@
 
 ``Api`` speaks HTTP; ``Inputs`` decodes images, ECGs and series and runs the encoders; ``Engine`` is
 the language model. What they say to each other are the protocols of ``engine.py`` and
-``preparing.py``.
+``preparing.py``. Where ``inputs_scaling`` is null, ``Api`` does the work of ``Inputs`` itself.
 """
 
 from collections.abc import Sequence
@@ -115,7 +115,9 @@ class ServeArgs(Frozen):
     """Ray node labels of nodes that replicas may run on, such as {role: serving}; any if empty."""
     engine_scaling: Scaling = Scaling(target_ongoing_requests=8.0)
     inputs_cpus: NonNegativeFloat = 0.1
-    inputs_scaling: Scaling = Scaling(target_ongoing_requests=4.0)
+    inputs_scaling: Scaling | None = Scaling(target_ongoing_requests=4.0)
+    """Null has the HTTP app's replicas decode and encode: a question is answered sooner by the call
+    that it saves, and a decoder that crashes takes a replica of the HTTP app with it."""
     api_cpus: NonNegativeFloat = 0.1
     api_scaling: Scaling = Scaling(target_ongoing_requests=64.0)
     max_ongoing_requests: PositiveInt = 64
@@ -151,19 +153,24 @@ class InputsReplica:
     """One copy of the decoders and encoders."""
 
     def __init__(self, args: ServeArgs) -> None:
-        torch.set_num_threads(1)
-        encoder = FeatureEncoder.from_bundle(args.bundle, args.dtype)
-
-        async def spec() -> DataSpec:
-            return encoder.facts.spec
-
-        self.preparer = LocalPreparer(spec, args.limits, encoder)
+        self.preparer = encoding_preparer(args)
 
     async def prepare(
         self, raws: Sequence[RawInput], task: Task, encoded: bool = True
     ) -> list[Prepared] | Refusal:
         """Return every patient's inputs, in order."""
         return await told(self.preparer.prepare(raws, task, encoded))
+
+
+def encoding_preparer(args: ServeArgs) -> LocalPreparer:
+    """Return what decodes and encodes in this process."""
+    torch.set_num_threads(1)
+    encoder = FeatureEncoder.from_bundle(args.bundle, args.dtype)
+
+    async def spec() -> DataSpec:
+        return encoder.facts.spec
+
+    return LocalPreparer(spec, args.limits, encoder)
 
 
 class QuotaReplica(MovingWindow):
@@ -176,7 +183,7 @@ class ApiReplica:
 
     def __init__(
         self,
-        inputs: DeploymentHandle[Any],
+        inputs: DeploymentHandle[Any] | None,
         engine: DeploymentHandle[Any],
         quota: DeploymentHandle[Any] | None,
         args: ServeArgs,
@@ -184,7 +191,7 @@ class ApiReplica:
         self.hosts = args.hosts or (LOOPBACK_NAMES if args.no_auth else ())
         self.quota = RemoteQuota(quota) if quota else None
         self.audit = AuditLog(args.audit_log) if args.audit_log else None
-        preparer = RemotePreparer(inputs)
+        preparer = RemotePreparer(inputs) if inputs else encoding_preparer(args)
         remote = RemoteEngine(engine, holds_adapters=args.engine == "vllm")
         self.gateway = Gateway(remote, args.limits, preparer)
         self.keys = KeyFile(args.api_keys_file) if args.api_keys_file else None
@@ -229,9 +236,12 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
     engine = _deployment(
         replica, "Engine", args, args.engine_scaling, args.engine_cpus, args.engine_gpus
     ).options(max_ongoing_requests=args.max_ongoing_requests)
-    inputs = _deployment(
-        InputsReplica, "Inputs", args, args.inputs_scaling, args.inputs_cpus
-    ).options(max_ongoing_requests=INPUTS_AT_ONCE)
+    inputs = None
+    if args.inputs_scaling:
+        deployed = _deployment(
+            InputsReplica, "Inputs", args, args.inputs_scaling, args.inputs_cpus
+        ).options(max_ongoing_requests=INPUTS_AT_ONCE)
+        inputs = deployed.bind(args)
     api = _deployment(ApiReplica, "Api", args, args.api_scaling, args.api_cpus).options(
         # All who may wait for the model, and as many again who ask what costs nothing.
         max_ongoing_requests=2 * (args.max_ongoing_requests + args.max_queued_requests)
@@ -245,7 +255,7 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
             .options(name="Quota", num_replicas=1, ray_actor_options=counter)
             .bind(args.rate_limit, args.rate_limit_store)
         )
-    bound: ray_serve.Application = api.bind(inputs.bind(args), engine.bind(args), quota, args)
+    bound: ray_serve.Application = api.bind(inputs, engine.bind(args), quota, args)
     return bound
 
 

@@ -235,9 +235,9 @@ class Gateway:
 
 def _asking(request: EngineRequest, prepared: Prepared) -> EngineRequest:
     """Return a request about inputs as they were prepared."""
-    features = prepared.features
-    spec = None if features else prepared.spec
-    return replace(request, example=prepared.example, features=features, spec=spec)
+    return replace(
+        request, example=prepared.example, features=prepared.features, spec=prepared.spec
+    )
 
 
 def _tasks(described: Description) -> Mapping[TaskId, Task]:

@@ -31,8 +31,8 @@ class Prepared:
 
     example: Example
     """See ``EngineRequest``: beside features its arrays are empty."""
-    spec: DataSpec
-    """What it was laid out by."""
+    spec: DataSpec | None
+    """What its arrays were laid out by; None beside features."""
     features: Features | None = None
     """The inputs encoded; None where the engine is to encode them."""
 
@@ -107,7 +107,7 @@ class LocalPreparer:
         started = time.perf_counter()
         features = encoder.encode(examples)
         telemetry.observe(ENCODE_SECONDS, time.perf_counter() - started)
-        return [Prepared(_emptied(e), spec, own) for e, own in zip(examples, features, strict=True)]
+        return [Prepared(_emptied(e), None, own) for e, own in zip(examples, features, strict=True)]
 
     def _decode(
         self, raws: Sequence[RawInput], task: Task, spec: DataSpec, given_up: threading.Event

@@ -7,18 +7,24 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from ray import serve as ray_serve
 
-from serve.app import ServeArgs, build_app
+from serve.app import Scaling, ServeArgs, build_app
 
 
 @pytest.mark.filterwarnings("ignore")  # Serve's local mode leaves event loops behind
+@pytest.mark.parametrize("inputs_scaling", [Scaling(target_ongoing_requests=4.0), None])
 def test_a_question_passes_all_deployments_and_is_counted_once_for_all(
-    bundle_url: str, tiny_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs_scaling: Scaling | None,
+    bundle_url: str,
+    tiny_root: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fedkim_ray.telemetry._ray_is_up", lambda: False)
     args = ServeArgs(
         bundle=bundle_url,
         no_auth=True,
         samples=tiny_root,
+        inputs_scaling=inputs_scaling,
         rate_limit="2/minute",
         audit_log=str(tmp_path),
     )
@@ -47,6 +53,13 @@ def test_every_deployment_asks_for_the_labels_of_its_nodes() -> None:
     ]
     asked = {each.name: each.ray_actor_options["label_selector"] for each in (api, *beneath)}
     assert asked == dict.fromkeys(("Api", "Inputs", "Engine", "Quota"), labels)
+
+
+def test_decoders_need_no_deployment_of_their_own() -> None:
+    api = build_app(ServeArgs(bundle="b", no_auth=True, inputs_scaling=None))._bound_deployment
+    inputs, engine, *_ = api.init_args
+    assert inputs is None
+    assert engine._bound_deployment.name == "Engine"
 
 
 @pytest.mark.parametrize("value", ["", "-x y", "in()", "!!a"])

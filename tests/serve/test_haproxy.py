@@ -1,4 +1,4 @@
-"""The service behind HAProxy, which an environment variable of Ray's nodes puts in front of it."""
+"""The shortest way in: HAProxy, which Ray's environment names, and decoding in the HTTP app."""
 
 import json
 import os
@@ -27,7 +27,7 @@ READY_S = 240.0
 def url(bundle_url: str, tiny_root: str) -> Iterator[str]:
     """Where `fedkim serve` answers, in a process of its own: Ray's have its environment."""
     command = [str(Path(sys.executable).parent / "fedkim"), "serve", bundle_url, "--port", "0"]
-    command += ["--no-auth", "--samples", tiny_root]
+    command += ["--no-auth", "--samples", tiny_root, "--decode-in-api"]
     env = {**os.environ, **HAPROXY, "COLUMNS": "200"}
     env.pop("RAY_ADDRESS", None)
     pipe, lines = subprocess.PIPE, Queue[str]()

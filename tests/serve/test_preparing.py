@@ -42,6 +42,7 @@ def test_what_is_encoded_travels_without_its_arrays() -> None:
     assert sent.features.bundle_version == "lab vital"
     assert [p.example.carried_for(MORTALITY) for p in (sent, plain)] == [("lab", "vital")] * 2
     assert sum(array.size for array in sent.example.arrays.values()) == 0
+    assert sent.spec is None
     assert (plain.features, plain.spec) == (None, SPEC)
     assert plain.example.arrays["lab"][0, 0] == 1.5
 
