@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_goals BUNDLE --data ROOT --out FOLDER
 
-Wants a quiet machine and a trained bundle, for half an hour; ``--quick`` runs everything for
+Wants a quiet machine and a trained bundle, for some 40 minutes; ``--quick`` runs everything for
 seconds, to see that it runs. Tokens a second are those of an untrained bundle of recipe ``demo``,
 whose answers go on to the last token; a trained one ends after a word. The benchmarks' own JSON
 goes to FOLDER, where ``--table-only`` reads it again.
