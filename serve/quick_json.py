@@ -1,4 +1,4 @@
-"""Requests whose JSON is read by pydantic's parser: some 5 times as fast as the standard library's.
+"""Requests whose JSON is read by pydantic's parser: several times as fast as the standard one's.
 
 A recording of 12 leads is some ten thousand numbers, which nobody else's request should wait for.
 """
