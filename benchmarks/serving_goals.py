@@ -2,10 +2,10 @@
 
     python -m benchmarks.serving_goals BUNDLE --data ROOT --out FOLDER
 
-Wants a quiet machine and a trained bundle, for some 40 minutes; ``--quick`` runs everything for
-seconds, to see that it runs. Tokens a second are those of an untrained bundle of recipe ``demo``,
-whose answers go on to the last token; a trained one ends after a word. The benchmarks' own JSON
-goes to FOLDER, where ``--table-only`` reads it again.
+Wants a quiet machine and a trained bundle, for more than half an hour; ``--quick`` runs everything
+for seconds, to see that it runs. Tokens a second are those of an untrained bundle of recipe
+``demo``, whose answers go on to the last token; a trained one ends after a word. The JSON of the
+benchmarks goes to FOLDER, where ``--table-only`` reads it again.
 """
 
 import argparse
