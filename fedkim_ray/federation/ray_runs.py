@@ -14,7 +14,11 @@ import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
-from ray.util import remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from fedkim_ray.federation.members import MemberId
 from fedkim_ray.federation.ray_members import Lives, MemberSpec
@@ -89,7 +93,20 @@ class TrainRuns:
         for controller in controllers:
             controller.abort.remote()
         if not self._lives.have_ended(KILL_TIMEOUT_S):
-            # A controller that still waits for resources hears nothing: it has no workers to free.
+            # A controller that still waits for room hears nothing, and has told nobody of its group.
             for controller in controllers:
                 ray.kill(controller)
             self._lives.have_ended(KILL_TIMEOUT_S)
+            for placement in _waiting():
+                remove_placement_group(placement)
+
+
+def _waiting() -> list[PlacementGroup]:
+    """Return the placement groups of this driver's job that wait for room.
+
+    Without its creator such a group waits on, and takes the room that comes, until the job ends.
+    """
+    job: str = ray.get_runtime_context().get_job_id()  # a group's id ends with its job's
+    groups: dict[str, dict[str, Any]] = placement_group_table()
+    waiting = [n for n, group in groups.items() if group["state"] == "PENDING" and n.endswith(job)]
+    return [PlacementGroup(ray.PlacementGroupID.from_hex(name)) for name in waiting]
