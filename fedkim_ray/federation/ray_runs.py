@@ -93,7 +93,7 @@ class TrainRuns:
         for controller in controllers:
             controller.abort.remote()
         if not self._lives.have_ended(KILL_TIMEOUT_S):
-            # A controller that still waits for room hears nothing, and has told nobody of its group.
+            # One that still waits for room hears nothing, and has told nobody of its group.
             for controller in controllers:
                 ray.kill(controller)
             self._lives.have_ended(KILL_TIMEOUT_S)
