@@ -35,6 +35,10 @@ IN_MEMORY = "/dev/shm"
 """Where Linux keeps files in memory: WFDB is read from paths alone, and a patient's signals are
 not to touch the disk. Another system's temporary folder is used where there is none."""
 MAX_LEADS = 64
+MAX_HEADER_BYTES = 1 << 16
+MAX_LINE_BYTES = 255
+"""Of a WFDB header's line, as its format has it. wfdb's patterns take the square of a line's length
+and hold the whole process meanwhile."""
 LEAD_NAME = re.compile(r"^lead\s+|\s*\(.*\)$", re.IGNORECASE)
 """What DICOM puts around a lead's name: `Lead I (Einthoven)`."""
 
@@ -75,7 +79,17 @@ def _header(file: EcgFile, limits: Limits, path: str) -> bytes:
             "Send the .hea too.",
             f"{path}.file.header",
         )
-    return decode_base64(file.header, limits.image_bytes, f"{path}.file.header")
+    place = f"{path}.file.header"
+    header = decode_base64(file.header, min(limits.image_bytes, MAX_HEADER_BYTES), place)
+    longest = max(map(len, header.splitlines()), default=0)
+    if longest > MAX_LINE_BYTES:
+        raise FieldError(
+            f"{place} has a line of {longest} bytes.",
+            f"A WFDB header's lines have at most {MAX_LINE_BYTES}.",
+            "Check that it is a .hea file.",
+            place,
+        )
+    return header
 
 
 def _read_wfdb(encoded: bytes, header: bytes, limits: Limits) -> Recording:

@@ -46,6 +46,8 @@ NO_HOST_OF_THE_INTERNET = tuple(
 )
 """What Python's ``is_global``, by its version, lets through."""
 PRINTABLE_ASCII = re.compile("[!-~]+")
+MAX_URL_CHARS = 8192
+"""Of an address, which urlsplit keeps beyond its request."""
 NAME_THREADS = 4
 
 
@@ -203,7 +205,7 @@ class RemoteImages:
             raise FieldError(
                 f"{path} is an address that this server fetches nothing from.",
                 f"It fetches over https from {', '.join(hosts)}. Characters other than printable "
-                "ASCII stand percent-encoded."
+                f"ASCII stand percent-encoded, {MAX_URL_CHARS} in all at most."
                 if hosts
                 else "Images are sent inside the request.",
                 "Send data:image/png;base64,… or data:image/jpeg;base64,….",
@@ -228,6 +230,8 @@ def _parsed(url: str) -> httpcore.URL | None:
     Parsed once, here: what is held against the allow-list is what is asked, and httpcore's own
     reading of a text loses what stands behind a semicolon.
     """
+    if len(url) > MAX_URL_CHARS:
+        return None
     if not PRINTABLE_ASCII.fullmatch(url):  # urlsplit drops line ends and tabs without a word
         return None
     try:

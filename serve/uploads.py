@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -84,6 +85,7 @@ async def _read(request: Request) -> dict[str, Any]:
     Raises:
         FieldError: it cannot be parsed, or has a field that nobody reads, or one twice.
     """
+    _require_utf8(request)
     parser = MultiPartParser(
         request.headers,
         request.stream(),
@@ -105,6 +107,16 @@ async def _read(request: Request) -> dict[str, Any]:
         return await _as_json(form)
     finally:
         await form.close()
+
+
+def _require_utf8(request: Request) -> None:
+    """Raise where a form names another encoding: Python takes seconds for 1 MiB of `punycode`."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in {"utf-8", "utf8"}:
+        raise FieldError(
+            f"The form is in {charset[:40]!r}.", "It is in UTF-8.", "Leave `charset` out."
+        )
 
 
 def _require_known_once(form: FormData) -> None:

@@ -122,6 +122,9 @@ BESIDE = {"leads": ["I", "II"], "sampling_rate_hz": 100}
         (ecg("npy", npy(SIGNAL_CT), sampling_rate_hz=100), "ecg.leads", "does not name"),
         (ecg("npy", npy(SIGNAL_CT[:1]), **BESIDE), "ecg.leads", "1 signals for 2 leads"),
         (ecg("wfdb", b"\0" * 800), "ecg.file.header", "is missing"),
+        (ecg("wfdb", b"", b"1" * 256), "ecg.file.header", "a line of 256 bytes"),
+        (ecg("wfdb", b"", HEADER + b"a" * 256), "ecg.file.header", "a line of 256 bytes"),
+        (ecg("wfdb", b"", HEADER + b"#\n" * 32768), "ecg.file.header", "At most 65536 bytes"),
         (ecg("wfdb", b"\0" * 8, HEADER), "ecg.file.data", "cannot be decoded"),
         (
             ecg("wfdb", b"", HEADER.replace(b" 200\n", b" 999999999999\n")),

@@ -314,6 +314,7 @@ def test_with_the_first_image_that_fails_the_others_are_given_up(
         "https://images.example/a\r\nX-Header:b",
         "https://images.example/a\tb.png",
         "https://images.example/\x7f.png",
+        f"https://images.example/{'a' * 8192}",
         "HTTP://169.254.169.254/latest/meta-data",
     ],
 )

@@ -81,6 +81,28 @@ def test_a_form_that_asks_nothing_is_not_read(client: TestClient) -> None:
     assert client.put("/v1/tasks/covid19/predict", **torn).status_code == 405
 
 
+@pytest.mark.parametrize("charset", ["punycode", "idna", "utf-16"])
+def test_a_form_in_another_encoding_is_refused_before_it_is_read(
+    client: TestClient, charset: str
+) -> None:
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = client.post(
+        "/v1/tasks/covid19/predict", content=b"--y\r\nx", headers={"content-type": kind}
+    )
+    assert answer.status_code == 400, answer.text
+    assert f"The form is in '{charset}'" in answer.json()["error"]["message"]
+
+
+def test_a_form_may_say_that_it_is_utf_8(client: TestClient) -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="series"\r\n\r\n{}\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n\xc3\xa4\r\n--x--\r\n'
+    )
+    kind = "multipart/form-data; boundary=x; charset=UTF-8"
+    answer = client.post("/v1/tasks/covid19/predict", content=body, headers={"content-type": kind})
+    assert "has a field 'note'" in answer.json()["error"]["message"]
+
+
 def test_a_form_that_is_torn_is_refused(client: TestClient) -> None:
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
         answer = client.post(
