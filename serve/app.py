@@ -13,7 +13,6 @@ from typing import Any, Literal, Self
 import ray
 import torch
 from fastapi import FastAPI
-from limits import parse as parse_limit
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -40,8 +39,8 @@ from serve.errors import OverloadedError
 from serve.gateway import Gateway
 from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.preparing import LocalPreparer, Prepared
-from serve.quota import MovingWindow
+from serve.preparing import AT_ONCE, LocalPreparer, Prepared
+from serve.quota import MovingWindow, one_limit
 from serve.refusals import Refusal, told
 from serve.remote_engine import RemoteEngine, RemotePreparer, RemoteQuota
 from serve.samples import Samples
@@ -50,8 +49,6 @@ from serve.vllm_start import VllmSettings
 LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 METRICS_INTERVAL_S = 10.0
 """Seconds between two of Serve's own reports of the load."""
-INPUTS_AT_ONCE = 16
-"""Requests that one replica of the decoders takes at once."""
 
 
 class Scaling(Frozen):
@@ -145,7 +142,7 @@ class ServeArgs(Frozen):
     @classmethod
     def _parses(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_limit(value)
+            one_limit(value)
         return value
 
 
@@ -240,7 +237,7 @@ def build_app(args: ServeArgs) -> ray_serve.Application:
     if args.inputs_scaling:
         deployed = _deployment(
             InputsReplica, "Inputs", args, args.inputs_scaling, args.inputs_cpus
-        ).options(max_ongoing_requests=INPUTS_AT_ONCE)
+        ).options(max_ongoing_requests=AT_ONCE)
         inputs = deployed.bind(args)
     api = _deployment(ApiReplica, "Api", args, args.api_scaling, args.api_cpus).options(
         # All who may wait for the model, and as many again who ask what costs nothing.

@@ -24,6 +24,10 @@ from serve.inputs import RawInput, require_readable, to_example
 from serve.limits import Limits
 from serve.remote_images import RemoteImages
 
+AT_ONCE = 16
+"""Requests that are prepared at once: each holds images and recordings, some fetched from
+elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -77,6 +81,7 @@ class LocalPreparer:
         self.limits = limits
         self.remote = RemoteImages(limits)
         self.encoder = encoder
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def prepare(
         self, raws: Sequence[RawInput], task: Task, encoded: bool = True
@@ -85,13 +90,14 @@ class LocalPreparer:
         spec = await self.spec()
         for raw in raws:
             require_readable(raw, task, spec, self.limits)  # before any host is asked for an image
-        raws = await self.remote.inline(raws)
         given_up = threading.Event()  # a thread goes on when nobody waits for it any longer
         encoder = self.encoder if encoded else None
-        try:
-            return await asyncio.to_thread(self._prepare, raws, task, spec, encoder, given_up)
-        finally:
-            given_up.set()
+        async with self._places:
+            raws = await self.remote.inline(raws)
+            try:
+                return await asyncio.to_thread(self._prepare, raws, task, spec, encoder, given_up)
+            finally:
+                given_up.set()
 
     def _prepare(
         self,

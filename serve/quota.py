@@ -9,7 +9,7 @@ import math
 import time
 from typing import Protocol
 
-from limits import parse
+from limits import RateLimitItem, parse_many
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,6 +42,18 @@ class Quota(Protocol):
         ...
 
 
+def one_limit(text: str) -> RateLimitItem:
+    """Return what ``60/minute`` or ``1000/hour`` says.
+
+    Raises:
+        ValueError: it is no limit, or several.
+    """
+    found = parse_many(text)
+    if len(found) > 1:
+        raise ValueError(f"{text!r} is {len(found)} limits; give one, such as 60/minute.")
+    return found[0]
+
+
 class MovingWindow:
     """At most so many questions of a key within any stretch of the window's length."""
 
@@ -52,7 +64,7 @@ class MovingWindow:
             limit: Such as ``60/minute`` or ``1000/hour``.
             storage_url: A store that ``limits`` knows.
         """
-        self.limit = parse(limit)
+        self.limit = one_limit(limit)
         self.window = MovingWindowRateLimiter(storage_from_string(f"async+{storage_url}"))
 
     async def take(self, key: str, num: int = 1) -> float:

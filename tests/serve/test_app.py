@@ -62,6 +62,12 @@ def test_decoders_need_no_deployment_of_their_own() -> None:
     assert engine._bound_deployment.name == "Engine"
 
 
+@pytest.mark.parametrize("limit", ["often", "60/minute;1000/day"])
+def test_a_rate_limit_is_one(limit: str) -> None:
+    with pytest.raises(ValidationError, match="rate_limit"):
+        ServeArgs(bundle="b", no_auth=True, rate_limit=limit)
+
+
 @pytest.mark.parametrize("value", ["", "-x y", "in()", "!!a"])
 def test_a_label_that_ray_would_refuse_is_refused_at_once(value: str) -> None:
     with pytest.raises(ValidationError, match="replica_selector"):

@@ -13,7 +13,7 @@ from fedkim_ray.data.tasks import task_table
 from serve.engine import Features
 from serve.inputs import RawInput
 from serve.limits import Limits
-from serve.preparing import LocalPreparer
+from serve.preparing import AT_ONCE, LocalPreparer
 
 TASK, MORTALITY = task_table()["slake_vqa"], task_table()["mortality"]
 
@@ -45,6 +45,33 @@ def test_what_is_encoded_travels_without_its_arrays() -> None:
     assert sent.spec is None
     assert (plain.features, plain.spec) == (None, SPEC)
     assert plain.example.arrays["lab"][0, 0] == 1.5
+
+
+def test_so_many_are_prepared_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = 0
+
+    async def spec() -> DataSpec:
+        return SPEC
+
+    async def fetch_for_ever(raws: Sequence[RawInput]) -> Sequence[RawInput]:
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(3600)
+        return raws
+
+    async def ask() -> None:
+        preparer = LocalPreparer(spec, Limits())
+        monkeypatch.setattr(preparer.remote, "inline", fetch_for_ever)
+        image = [RawInput(image="data:image/png;base64,")]
+        asked = [asyncio.create_task(preparer.prepare(image, TASK)) for _ in range(AT_ONCE + 5)]
+        await asyncio.wait(asked, timeout=0.1)
+        assert begun == AT_ONCE
+        for one in asked[:2]:  # who goes makes room
+            one.cancel()
+        await asyncio.wait(asked, timeout=0.1)
+        assert begun == AT_ONCE + 2
+
+    asyncio.run(ask())
 
 
 def test_who_stops_waiting_stops_the_decoding_at_the_next_patient(
