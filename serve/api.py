@@ -151,10 +151,11 @@ def _questions(gateway: Gateway, quota: Quota | None) -> APIRouter:
         """Ask one task about one or many patients, in JSON, or about one with files in a form."""
         told = notes(request.scope)
         async with deadline(time.monotonic() + gateway.limits.request_s):
+            known = await gateway.find_task(task, body)
+            told.task = task
             if quota is not None and len(body.inputs) > 1:
                 await charge(quota, request.scope, len(body.inputs))
-            asked = await gateway.understand_inputs(task, body)
-            told.task = task
+            asked = await gateway.understand_inputs(known, body)
             answers = await gateway.predict(asked)
         told.bundle_version = answers.bundle_version
         return answers

@@ -42,7 +42,7 @@ class PositionBudget:
             f"The text has {num_words} tokens and {num_new} more are to be generated.",
             f"Both together are at most {self.most} for this model.",
             "Shorten the text or lower max_tokens.",
-            "question",
+            request.question_field,
         )
 
     def _ids(self, text: str) -> list[int]:

@@ -85,6 +85,8 @@ class EngineRequest:
     """What ``example.arrays`` were laid out by; the engine's own where None."""
     sampling: Sampling = field(default_factory=Sampling)
     """No meaning for ``score``."""
+    question_field: str = "question"
+    """Where the question stands in the asker's request, for an error about it."""
     in_pieces: bool = True
     """False where nobody reads along: the engine may hand out the whole answer at its end, and
     spare the way of each word."""

@@ -91,11 +91,11 @@ class Gateway:
         [asked] = await self._prepare([raw], choice.task, sampling)
         return replace(asked, task_inferred=choice.inferred)
 
-    async def understand_inputs(self, task_id: TaskId, body: PredictRequest) -> list[Asked]:
-        """Find the inputs of every patient of a ``predict`` request.
+    async def find_task(self, task_id: TaskId, body: PredictRequest) -> Task:
+        """Find the task of a ``predict`` request, which asks for no more than one may.
 
         Raises:
-            ServingError: the task is unknown, or an input malformed.
+            ServingError: the task is unknown, or the request too large.
         """
         task = await self.served.find(lambda described: known_task(_tasks(described), task_id))
         for field, came, most in (
@@ -109,6 +109,14 @@ class Gateway:
                     "Send several requests, or lower it.",
                     field,
                 )
+        return task
+
+    async def understand_inputs(self, task: Task, body: PredictRequest) -> list[Asked]:
+        """Find the inputs of every patient of a ``predict`` request.
+
+        Raises:
+            ServingError: an input is malformed.
+        """
         raws = [raw_input(patient, f"inputs[{i}]") for i, patient in enumerate(body.inputs)]
         for raw in raws:
             require_short(raw, self.limits)
@@ -119,14 +127,7 @@ class Gateway:
     ) -> list[Asked]:
         """Decode and encode inputs, and put each behind its question."""
         prepared = await self.preparer.prepare(raws, task)
-        return [
-            Asked(
-                request=_asking(EngineRequest(task=task, example=p.example, sampling=sampling), p),
-                raw=raw,
-                modalities=p.example.carried_for(task),
-            )
-            for raw, p in zip(raws, prepared, strict=True)
-        ]
+        return [_asked(raw, p, task, sampling) for raw, p in zip(raws, prepared, strict=True)]
 
     # ---- answering --------------------------------------------------------------------------
 
@@ -231,6 +232,20 @@ class Gateway:
             observe_experts(task, piece)
             said.append(Said(piece, dict(zip(scored.answer_words, (no, yes), strict=True))))
         return said
+
+
+def _asked(raw: RawInput, prepared: Prepared, task: Task, sampling: Sampling) -> Asked:
+    request = EngineRequest(
+        task=task,
+        example=prepared.example,
+        sampling=sampling,
+        question_field=raw.path_of("question"),
+    )
+    return Asked(
+        request=_asking(request, prepared),
+        raw=raw,
+        modalities=prepared.example.carried_for(task),
+    )
 
 
 def _asking(request: EngineRequest, prepared: Prepared) -> EngineRequest:

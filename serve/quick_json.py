@@ -27,7 +27,16 @@ class QuickJsonRequest(Request):
         try:
             return from_json(body, cache_strings="keys")  # no value outlives its request
         except ValueError:  # half a character, which fields refuse by name, or no JSON
-            return json.loads(body)
+            return _standard(body)
+
+
+def _standard(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):  # no text, nested too deep, or too long a number
+        raise json.JSONDecodeError("not JSON in UTF-8", "", 0) from None
 
 
 class QuickJsonRoute(APIRoute):

@@ -59,6 +59,16 @@ def test_every_sample_is_answered(client: TestClient, task: str) -> None:
             assert prediction["answer"] == max(probabilities, key=probabilities.__getitem__)
 
 
+@pytest.mark.parametrize("task", ["lung_opacity", "slake_vqa"])
+def test_too_long_a_question_is_named_by_its_place(client: TestClient, task: str) -> None:
+    good = sample(client, f"{task}-0")
+    long = good | {"question": "heart " * 1300}
+    answer = client.post(f"/v1/tasks/{task}/predict", json={"inputs": [good, long]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "inputs[1].question")
+    chat = client.post("/v1/chat/completions", json=image_chat(client, "heart " * 1300, task=task))
+    assert chat.json()["error"]["param"] == "messages[0].content[0].text"
+
+
 @pytest.mark.parametrize(
     ("change", "field", "problem"),
     [

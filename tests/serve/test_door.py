@@ -72,6 +72,21 @@ def test_each_patient_counts_as_a_question(engine: TransformersEngine) -> None:
         assert "fewer patients" in many.json()["error"]["message"]
 
 
+def test_patients_of_a_request_that_nothing_could_answer_are_not_counted(
+    engine: TransformersEngine,
+) -> None:
+    gateway = Gateway(engine, Limits(inputs=4))
+    with TestClient(create_app(gateway, keys=TWO_KEYS, quota=MovingWindow("5/minute"))) as web:
+        five = {"inputs": [{}] * 5}
+        unknown = web.post("/v1/tasks/gout/predict", json=five, headers=as_("ward"))
+        assert unknown.status_code == 404
+        many = web.post(PREDICT, json=five, headers=as_("ward"))
+        assert (many.status_code, many.json()["error"]["param"]) == (400, "inputs")
+        # 1 + 1 of 5 are used up.
+        three = web.post(PREDICT, json={"inputs": [{}] * 3}, headers=as_("ward"))
+        assert three.status_code == 400
+
+
 @pytest.mark.parametrize("patients", [2, 5])
 def test_who_waits_as_long_as_told_is_answered(
     monkeypatch: pytest.MonkeyPatch, patients: int
@@ -172,7 +187,7 @@ def test_the_audit_log_tells_who_asked_what_and_nothing_of_the_patient(
     assert first["bundle_version"] == answer.json()["bundle_version"]
     key = (tmp_path / HASH_KEY).read_bytes()
     assert first["input_hmac_sha256"] == hmac.new(key, sent, hashlib.sha256).hexdigest()
-    assert (second["key"], second["task"], second["status"]) == ("lab", None, 400)
+    assert (second["key"], second["task"], second["status"]) == ("lab", "atelectasis", 400)
     assert "Jane" not in json.dumps(second)
 
 

@@ -65,7 +65,7 @@ class NextInputs(LocalPreparer):
 
 def scored(gateway: Gateway, task: str = "mortality") -> dict[str, float]:
     async def ask() -> dict[str, float]:
-        asked = await gateway.understand_inputs(task, LAB)
+        asked = await gateway.understand_inputs(await gateway.find_task(task, LAB), LAB)
         probabilities = (await gateway.predict(asked)).data[0].label_probabilities
         assert probabilities is not None
         return probabilities

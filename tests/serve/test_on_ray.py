@@ -145,7 +145,7 @@ def test_an_error_of_a_deployment_keeps_its_status_and_its_words_stay_out_of_the
     long = found | {"question": "heart " * 1300}
     answer = web.post("/v1/tasks/lung_opacity/predict", json={"inputs": [long]})
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "question"
+    assert answer.json()["error"]["param"] == "inputs[0].question"
     assert "tokens" in answer.json()["error"]["message"]
     named = {"inputs": [{"series": {"lab": {"Jane Doe 4711": 1.0}}}]}
     answer = web.post("/v1/tasks/mortality/predict", json=named)
