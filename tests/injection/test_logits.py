@@ -1,19 +1,20 @@
-"""Two words' logits, read where the working precision would round them away."""
+"""Logits behind the output head, and two words' where the working precision would round them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import SampleSet, collate
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.injection.base_model import BaseModel, load_base
-from fedkim_ray.injection.inference import score
-from fedkim_ray.injection.logits import word_logits
+from fedkim_ray.injection.inference import answer_token_ids, score
+from fedkim_ray.injection.logits import behind_head, word_logits
 from fedkim_ray.injection.m3oe import ExpertGate, add_experts
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.recipe_files import load_recipe
@@ -32,6 +33,9 @@ def adapted(llm: PreTrainedModel, gate: ExpertGate | None, rank: int) -> PeftMod
         target_modules="all",
         gate=gate,
     )
+
+
+# ---- two words ----------------------------------------------------------------------------------
 
 
 def test_logits_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
@@ -109,3 +113,63 @@ def injected(base: BaseModel, dtype: str) -> InjectedModel:
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
     return model.to(getattr(torch, dtype)).eval()
+
+
+# ---- behind the head ----------------------------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.0625},
+    "gemma2": {"final_logit_softcapping": 0.5, "head_dim": 4},
+    "hyperclovax": {"logits_scaling": 0.125},
+    "minicpm3": {"dim_model_base": 4, "num_key_value_heads": 4},  # of a width of 16: logits / 4
+}
+
+
+def scaled_model(family: str, **changes: Any) -> PreTrainedModel:
+    """Return a random model that scales or caps its logits."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **(SHAPE | SETTINGS[family] | changes))
+    llm: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    nn.init.normal_(llm.get_output_embeddings().weight)
+    return llm.requires_grad_(False)
+
+
+@pytest.mark.parametrize("family", SETTINGS)
+def test_logits_are_the_models_own(family: str) -> None:
+    llm, ids = scaled_model(family), torch.arange(8)[None]
+    expected = llm(ids).logits[:, -1]
+    hidden = llm.model(ids).last_hidden_state[:, -1]
+    plain = llm.get_output_embeddings()(hidden)
+    torch.testing.assert_close(behind_head(llm, plain), expected)
+    assert torch.allclose(plain, expected, atol=1e-5) == (family == "llama")
+    words = torch.tensor([[5, 2]])
+    torch.testing.assert_close(word_logits(llm, hidden, words), expected.gather(1, words))
+
+
+@pytest.mark.parametrize("family", ["granite", "cohere", "gemma2"])
+def test_an_injected_model_trains_and_scores_on_the_models_own_logits(
+    family: str, samples: dict[str, SampleSet]
+) -> None:
+    tokenizer = load_base("tiny-random", "float32").tokenizer
+    llm = scaled_model(family, vocab_size=len(tokenizer))
+    model = injected(BaseModel(llm, tokenizer, fingerprint=""), "float32")
+    batch = collate([samples["mortality"][0], samples["mortality"][1]], SPEC)
+    prompted = model.prompt(batch, [e.answer for e in batch.examples])
+    asked = model.prompt(batch)
+    words = [answer_token_ids(model, model.tasks[e.task]) for e in batch.examples]
+    with torch.no_grad(), model.hold(prompted.alpha_BP):
+        came = model.answer_logits(prompted)
+        whole, unanswered = (
+            model.causal_lm(
+                inputs_embeds=p.embeds_BLE,
+                attention_mask=p.mask_BL,
+                position_ids=p.position_ids,
+            ).logits
+            for p in (prompted, asked)
+        )
+    expected = whole[prompted.answer_rows_A, prompted.answer_columns_A]
+    torch.testing.assert_close(came, expected, rtol=1e-4, atol=1e-5)
+    pairs = unanswered[:, -1].gather(1, torch.tensor(words)).softmax(-1)
+    torch.testing.assert_close(score(model, batch), pairs, rtol=1e-4, atol=1e-5)
