@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from fedkim_ray.errors import BaseModelError
 from fedkim_ray.injection import base_model
 from fedkim_ray.injection.base_model import empty_base, find_base, load_base
+from fedkim_ray.pipeline import plan_run
+from fedkim_ray.recipe_files import load_recipe
 
 
 @pytest.fixture
@@ -86,6 +88,16 @@ def test_a_configuration_of_no_language_model_is_refused(
         load_base(str(folder), "float32")
     with pytest.raises(BaseModelError, match=text):
         empty_base(folder)
+
+
+@pytest.mark.parametrize("adapter", ["m3oe", "none"])
+def test_a_plan_refuses_it_before_anything_starts(
+    folder: Path, tiny_root: str, adapter: str
+) -> None:
+    configure(folder, model_type="vit")
+    sets = [f"data.root={tiny_root}", f"base.name={folder}", f"injection.adapter={adapter}"]
+    with pytest.raises(BaseModelError, match="Unrecognized configuration class"):
+        plan_run(load_recipe("tiny", sets))
 
 
 def test_memory_that_is_too_small_is_no_fault_of_the_files(
