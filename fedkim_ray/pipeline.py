@@ -85,7 +85,7 @@ def plan_run(recipe: Recipe) -> RunPlan:
         RecipeError: a named task is no trained one, a setting is for a client, task or modality
             that there is not, a client has nothing to learn, the quorum is larger than the number
             of clients, or the base model lacks a layer to adapt.
-        BaseModelError: the base model is not there.
+        BaseModelError: the base model is not there, or is no causal language model.
     """
     root = Folder.at(recipe.data.root)
     card = read_card(root)

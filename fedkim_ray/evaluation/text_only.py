@@ -18,7 +18,8 @@ from fedkim_ray.data.loading import SampleSet
 from fedkim_ray.evaluation.answers import Answer, answer_table
 from fedkim_ray.evaluation.scoring import OnProgress, Read
 from fedkim_ray.injection.base_model import BaseModel
-from fedkim_ray.injection.inference import answer_token_ids, word_logits
+from fedkim_ray.injection.inference import answer_token_ids
+from fedkim_ray.injection.logits import word_logits
 from fedkim_ray.injection.prompt import PromptFormat, prompt_text, series_as_text
 from fedkim_ray.types import Task, TaskId
 
@@ -114,8 +115,7 @@ def _score(base: BaseModel, prompts: Sequence[Prompt]) -> list[Answer]:
     out = decoder(input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL)
     hidden_BE = out.last_hidden_state[:, -1]
     ids_B2 = torch.tensor([answer_token_ids(base, p.task) for p in prompts])
-    head = base.llm.get_output_embeddings()
-    pair_B2 = word_logits(head, hidden_BE, ids_B2.to(hidden_BE.device))
+    pair_B2 = word_logits(base.llm, hidden_BE, ids_B2.to(hidden_BE.device))
     yes = pair_B2.softmax(-1)[:, 1].tolist()
     return [
         Answer(prompt.task.answer_words[int(p > 0.5)], "likelihood", p)

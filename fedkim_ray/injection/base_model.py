@@ -9,7 +9,9 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,20 +101,23 @@ def load_base(
             others can, are loaded there; others are the caller's to move.
 
     Raises:
-        BaseModelError: it is not there, or is no causal language model, or cannot be quantised.
+        BaseModelError: it is not there, or is no causal language model, or is not whole, or cannot
+            be quantised.
     """
     folder = find_base(name, revision)
     precision = getattr(torch, working_dtype(dtype, on_gpu))
     packed = _quantised(quantization, precision, on_gpu)
-    try:
+    with _reading(name):
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=precision, **packed)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(
-            f"Base model {name!r} cannot be loaded: {str(error).splitlines()[0]}",
-            "A base model is a causal language model in safetensors with its tokenizer.",
-            "Check base.name in the recipe.",
-        ) from None
+        llm, loaded = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=precision,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **packed,
+        )
+    _require_whole(name, loaded)
     llm.requires_grad_(False)
     for layer in llm.modules():
         # Asked once without gradients, a 4-bit layer on a CPU lays its weights out anew and gives
@@ -120,6 +125,42 @@ def load_base(
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     return BaseModel(llm.eval(), tokenizer, fingerprint(folder))
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Tell what is wrong with a base model's files, whichever reader noticed.
+
+    A wrong setting ends wherever it is first used: as a ``KeyError`` for an activation that there
+    is not, as a division by zero heads.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise  # no fault of the files
+    except Exception as error:
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise BaseModelError(
+            f"Base model {name!r} cannot be loaded: {said.rstrip('.')}.",
+            "A base model is a causal language model in safetensors with its tokenizer.",
+            "Check base.name in the recipe, or get the files anew.",
+        ) from error
+
+
+def _require_whole(name: str, loaded: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that left weights at random, other ones in each process."""
+    wrong = [f"lacks {key}" for key in sorted(loaded["missing_keys"])]
+    wrong += [
+        f"has {key} as {tuple(came)}, not {tuple(expected)}"
+        for key, came, expected in sorted(loaded["mismatched_keys"])
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 3} more faults" if len(wrong) > 3 else ""
+        raise BaseModelError(
+            f"The checkpoint of base model {name!r} {', '.join(wrong[:3])}{more}.",
+            "A checkpoint has every weight that its config.json speaks of.",
+            "Get the files anew, all of one revision.",
+        )
 
 
 def _quantised(quantization: str, precision: torch.dtype, on_gpu: bool) -> dict[str, Any]:
@@ -147,24 +188,34 @@ def find_base(name: str, revision: str | None = None) -> Path:
     """Return the folder of a base model, making or downloading it where needed.
 
     Raises:
-        BaseModelError: it is neither built in, nor a folder, nor on the hub.
+        BaseModelError: it is neither built in, nor a folder, nor on the hub, or it has no weights
+            in safetensors.
     """
     if name in BUILDERS:
         return _cached(name, BUILDERS[name])
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise BaseModelError(
-                f"The folder {name!r} has no config.json.",
-                "A base model's folder is as `save_pretrained` writes it.",
-                "Check base.name in the recipe.",
-            )
-        return Path(name)
-    return _from_hub(name, revision)
+    folder = Path(name) if Path(name).is_dir() else _from_hub(name, revision)
+    if not (folder / "config.json").is_file():
+        raise BaseModelError(
+            f"The folder {str(folder)!r} has no config.json.",
+            "A base model's folder is as `save_pretrained` writes it.",
+            "Check base.name in the recipe.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise BaseModelError(
+            f"The folder {str(folder)!r} has no *.safetensors.",
+            "Weights are read from safetensors alone: a pickled pytorch_model.bin may run code.",
+            "Load the model with transformers, and `save_pretrained` it to a folder of its own.",
+        )
+    return folder
 
 
 def empty_base(folder: Path) -> PreTrainedModel:
-    """Return a base model's layers without loading a weight."""
-    with torch.device("meta"):
+    """Return a base model's layers without loading a weight.
+
+    Raises:
+        BaseModelError: the folder's configuration is of no causal language model.
+    """
+    with _reading(str(folder)), torch.device("meta"):
         llm: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     return llm
 

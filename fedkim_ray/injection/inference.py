@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from fedkim_ray.data.loading import Batch
 from fedkim_ray.errors import RecipeError
 from fedkim_ray.injection.base_model import BaseModel
+from fedkim_ray.injection.logits import word_logits
 from fedkim_ray.injection.model import InjectedModel, Prompted
 from fedkim_ray.types import Task
 
@@ -70,30 +71,8 @@ def score(model: InjectedModel, batch: Batch, prompted: Prompted | None = None) 
     with model.hold(prompted.alpha_BP):
         hidden_BE = model.hidden(prompted, use_cache=False).last_hidden_state[:, -1]
         ids_B2 = torch.tensor(words, device=hidden_BE.device)
-        head = model.causal_lm.get_output_embeddings()
-        if type(head) is nn.Linear:
-            pair_B2 = word_logits(head, hidden_BE, ids_B2)
-        else:  # an adapted one
-            rows = torch.arange(batch.size, device=hidden_BE.device)
-            pair_B2 = model.head(hidden_BE, rows).float().gather(1, ids_B2)
+        pair_B2 = word_logits(model.causal_lm, hidden_BE, ids_B2, model.gate)
     return pair_B2.softmax(-1).cpu()
-
-
-def word_logits(head: nn.Linear, hidden_BE: Tensor, ids_B2: Tensor) -> Tensor:
-    """Return the float32 logits of each row's two answer words, (B, 2).
-
-    The head itself would round its logits to the working precision. In bfloat16 one of 32 has
-    neighbours at a distance of 1/4: many questions would tie, and many have even odds. What a model
-    does to its logits behind the head, which scales or caps them, is left out.
-
-    Args:
-        head: The language model's output head.
-        hidden_BE: What it reads, one position a row.
-        ids_B2: Token ids.
-    """
-    words_B2E = head.weight[ids_B2].float()
-    pair_B2 = (words_B2E @ hidden_BE.float()[:, :, None]).squeeze(-1)
-    return pair_B2 if head.bias is None else pair_B2 + head.bias[ids_B2].float()
 
 
 @torch.inference_mode()

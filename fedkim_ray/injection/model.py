@@ -26,6 +26,7 @@ from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import Encoded, LightModel
 from fedkim_ray.injection.attention import FUSED, choose_attention
 from fedkim_ray.injection.base_model import BaseModel
+from fedkim_ray.injection.logits import behind_head
 from fedkim_ray.injection.m3oe import ExpertGate
 from fedkim_ray.injection.parts import adapt, embedding_size, make_aligners, make_router
 from fedkim_ray.injection.prompt import PromptFormat, prompt_text
@@ -292,11 +293,10 @@ class InjectedModel(nn.Module):
         )
 
     def head(self, hidden_NE: Tensor, rows_N: Tensor) -> Tensor:
-        """Return logits (N, vocabulary) at gathered positions of the examples ``rows_N``."""
+        """Return the base's logits (N, vocabulary) at gathered positions of examples ``rows_N``."""
         head = cast(nn.Module, self.causal_lm.get_output_embeddings())
         with self.gate.at_rows(rows_N) if self.gate else nullcontext():
-            logits: Tensor = head(hidden_NE)
-        return logits
+            return behind_head(self.causal_lm, head(hidden_NE))
 
     @property
     def causal_lm(self) -> Any:

@@ -48,18 +48,19 @@ def make_router(m3oe: M3OEConfig, embed_dim: int) -> Router:
 
 
 def require_targets(base: Path, injection: InjectionConfig) -> None:
-    """Hold the layers that a recipe names against a base model's, without loading a weight.
+    """Hold the layers that a recipe adapts against a base model's, without loading a weight.
 
     Args:
         base: The base model's folder.
         injection: The recipe's section.
 
     Raises:
+        BaseModelError: it is no causal language model.
         RecipeError: a target module matches nothing in this base model.
     """
-    wanted = injection.m3oe.target_modules
-    if injection.adapter != "none" and not isinstance(wanted, str):
-        target_names(empty_base(base), wanted)
+    llm = empty_base(base)
+    if injection.adapter != "none":
+        target_names(llm, injection.m3oe.target_modules)
 
 
 def adapt(llm: PreTrainedModel, injection: InjectionConfig, gate: ExpertGate | None) -> nn.Module:
