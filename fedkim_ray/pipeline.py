@@ -47,6 +47,7 @@ from fedkim_ray.federation.round_files import (
 from fedkim_ray.federation.setup import make_setups, require_no_running_statistics
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.injection.checkpoints import Checkpoints
 from fedkim_ray.injection.parts import require_targets
 from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.ray_workers import InjectionWorkers
@@ -147,6 +148,7 @@ def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
             "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
         }
     )
+    _drop_checkpoints(run)
     # Processes of Ray Train may write there while it is removed.
     with tempfile.TemporaryDirectory(prefix="fedkim-", ignore_cleanup_errors=True) as scratch:
         if first < recipe.federation.rounds or _needs_clients(run):
@@ -253,6 +255,7 @@ def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> No
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
     """Publish the bundle of the last round; one that is there may have scores since, and stays."""
+    _drop_checkpoints(run)
     if is_published(run.bundle):
         facts = read_facts(run.bundle)
     else:
@@ -268,6 +271,12 @@ def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
         )
     tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
     return facts
+
+
+def _drop_checkpoints(run: RunFolder) -> None:
+    """Remove what a kill just after a round's publication left of it; no worker may be there."""
+    for r in range(run.rounds_done()):
+        Checkpoints.beside(run.injected(r), run.recipe.injection.num_workers).clear()
 
 
 def validation_of(run: RunFolder) -> dict[TaskId, ValidationFacts]:
