@@ -20,6 +20,8 @@ from fedkim_ray.types import Frozen, LabelSelector, Modality, Task
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A part of parameters' names, which dots divide."""
 
 
 class DataConfig(Frozen):
@@ -80,9 +82,9 @@ class EncodersConfig(Frozen):
     image: ImageEncoderConfig = ImageEncoderConfig()
     signal: SignalEncoderConfig = SignalEncoderConfig()
     series: SeriesEncoderConfig = SeriesEncoderConfig()
-    groups: dict[str, tuple[Modality, ...]] = Field(default_factory=dict)
+    groups: dict[GroupName, tuple[Modality, ...]] = Field(default_factory=dict)
     """Time-series modalities that share one encoder, by a name of your choice; each modality that
-    no group names has an encoder of its own."""
+    no group names has an encoder of its own, of its name."""
     dropout: Fraction = 0.1
 
 
@@ -306,7 +308,8 @@ class InjectionConfig(Frozen):
     """``lora``: one LoRA of rank P*r without routing. ``none``: encoders and aligners only."""
     m3oe: M3OEConfig = M3OEConfig()
     tokens_per_modality: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Pool the tokens of a modality (or encoder group) to this many; all enter where absent."""
+    """Pool the tokens of an encoder group, or of a modality in no group, to this many; all enter
+    where absent."""
     steps_per_round: PositiveInt = 100
     checkpoint_steps: PositiveInt = 50
     """Steps after which an unfinished round is saved; a killed round goes on from there."""

@@ -27,11 +27,10 @@ from fedkim_ray.bundle.layout import BundleFacts, ValidationFacts
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
-from fedkim_ray.data.modalities import ENCODED
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card, require_listed
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.driving import driving, failure_told
-from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.encoders.bundle import LightModel, group_of_each
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.clients import Clients
@@ -367,12 +366,12 @@ def _require_known_names(recipe: Recipe, card: DatasetCard, tasks: Mapping[TaskI
     """
     federation, injection = recipe.federation, recipe.injection
     trained = [task.id for task in tasks.values() if task.role == "train"]
-    encoded = [*ENCODED, *recipe.encoders.groups]
+    groups = dict.fromkeys(group_of_each(recipe.encoders).values())
     settings: Mapping[str, tuple[Collection[str], Collection[str]]] = {
         "federation.client_resources": (federation.client_resources, card.clients),
         "federation.client_selector": (federation.client_selector, card.clients),
         "injection.task_weights": (injection.task_weights, trained),
-        "injection.tokens_per_modality": (injection.tokens_per_modality, encoded),
+        "injection.tokens_per_modality": (injection.tokens_per_modality, groups),
     }
     for field, (named, known) in settings.items():
         if wrong := [name for name in named if name not in known]:

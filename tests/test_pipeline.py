@@ -40,6 +40,12 @@ ONE_ROUND = ("federation.rounds=1", "federation.execution=local")
         ("injection.task_weights={covid: 2}", r"task_weights names \['covid'\].*covid19"),
         ("injection.task_weights={sepsis: 2}", r"task_weights names \['sepsis'\]"),
         ("injection.tokens_per_modality={text: 2}", r"tokens_per_modality names \['text'\].*image"),
+        (
+            "injection.tokens_per_modality={lab: 1}",
+            r"tokens_per_modality names \['lab'\]\. It may name image, signal, icu, input, output",
+        ),
+        ("encoders.groups={values: [lab, vital]}", r"encoders\.groups names \['values'\]"),
+        ("encoders.groups={lab: [vital, input]}", r"encoders\.groups has groups named \['lab'\]"),
         ("data.clients=[]", r"data\.clients: .* at least 1 item"),
         ("data.tasks=[]", r"data\.tasks: .* at least 1 item"),
     ],
@@ -47,8 +53,9 @@ ONE_ROUND = ("federation.rounds=1", "federation.execution=local")
 def test_a_setting_that_would_apply_to_nothing_is_refused(
     tiny_root: str, override: str, text: str
 ) -> None:
+    sets = [f"data.root={tiny_root}", "encoders.groups={icu: [lab, vital]}", override]
     with pytest.raises(RecipeError, match=text):
-        plan_run(load_recipe("tiny", [f"data.root={tiny_root}", override]))
+        plan_run(load_recipe("tiny", sets))
 
 
 def test_what_a_run_leaves_out_may_have_settings(tiny_root: str) -> None:
