@@ -5,7 +5,7 @@ code below takes flat values, not the recipe.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -22,6 +22,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A part of parameters' names, which dots divide."""
+MAX_SEED = 2**32 - 1
+"""Injection multiplies the seed by a million and more; torch's generators take 64 bits."""
 
 
 class DataConfig(Frozen):
@@ -50,7 +52,22 @@ class BaseModelConfig(Frozen):
     """Commit or tag on the hub; null takes the newest."""
 
 
-class ImageEncoderConfig(Frozen):
+class AttentionConfig(Frozen):
+    """What all parts with attention share."""
+
+    dim: PositiveInt
+    """Width over all heads."""
+    num_heads: PositiveInt
+    """Attention heads; each has dim / num_heads of the width."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} does not divide into num_heads {self.num_heads}")
+        return self
+
+
+class ImageEncoderConfig(AttentionConfig):
     """A small vision transformer of the DeiT family with a convolutional stem."""
 
     dim: PositiveInt = 192
@@ -64,11 +81,12 @@ class SignalEncoderConfig(Frozen):
     """A 1-D convolutional network over leads x samples."""
 
     dim: PositiveInt = 128
-    channels: PositiveInt = 64
+    channels: Annotated[PositiveInt, Field(multiple_of=8)] = 64
+    """Width of the convolutions; they are normalised in 8 groups of channels."""
     num_tokens: PositiveInt = 12
 
 
-class SeriesEncoderConfig(Frozen):
+class SeriesEncoderConfig(AttentionConfig):
     """A linear layer per hour and a masked transformer over hours."""
 
     dim: PositiveInt = 512
@@ -255,7 +273,7 @@ class FederationConfig(Frozen):
         return self
 
 
-class RouterConfig(Frozen):
+class RouterConfig(AttentionConfig):
     """Expert weights alpha_t from the descriptions of task and modalities."""
 
     dim: PositiveInt = 64
@@ -271,12 +289,6 @@ class RouterConfig(Frozen):
     key_value_from: Literal["task", "modality"] = "task"
     """``modality`` is the ablation without task descriptions."""
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "RouterConfig":
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} does not divide into num_heads {self.num_heads}")
-        return self
-
 
 class M3OEConfig(Frozen):
     """The mixture of LoRA experts."""
@@ -287,7 +299,9 @@ class M3OEConfig(Frozen):
     """r, the rank of one expert."""
     lora_alpha: PositiveFloat = 32.0
     dropout: Fraction = 0.1
-    target_modules: tuple[str, ...] | Literal["attention_mlp", "all"] = "attention_mlp"
+    target_modules: (
+        Annotated[tuple[str, ...], Field(min_length=1)] | Literal["attention_mlp", "all"]
+    ) = "attention_mlp"
     """Names of linear layers; ``attention_mlp`` is every projection of every block, ``all`` adds
     the output head."""
     router: RouterConfig = RouterConfig()
@@ -320,7 +334,7 @@ class InjectionConfig(Frozen):
     lr: PositiveFloat = 5e-4
     encoder_lr: NonNegativeFloat = 1e-4
     """Learning rate of the encoders; 0 freezes them during injection."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[HalfOpen, HalfOpen] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     warmup_fraction: Fraction = 0.1
     """Share of all steps of the run over which the rate rises; it then falls linearly to 0."""
@@ -383,7 +397,7 @@ class Recipe(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     variant: str = "fedkim"
     """Which of the paper's variants this is; set by ``--variant``, kept for the reports."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     data: DataConfig
     base: BaseModelConfig
     encoders: EncodersConfig = EncodersConfig()
