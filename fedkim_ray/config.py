@@ -281,13 +281,22 @@ class RouterConfig(AttentionConfig):
     num_heads: PositiveInt = 1
     """Attention heads; d_k = dim / num_heads."""
     top_k: PositiveInt | None = None
-    """Experts that keep their weight in a (task, modalities) pair; all where null."""
+    """Experts that keep their weight in a (task, modalities) pair, two or more; all where null."""
     hidden_dim: PositiveInt = 64
     """Width of the MLP between beta_t and alpha_t."""
     query_from: Literal["modality", "task"] = "modality"
     """``task`` is the ablation without modality descriptions."""
     key_value_from: Literal["task", "modality"] = "task"
     """``modality`` is the ablation without task descriptions."""
+
+    @model_validator(mode="after")
+    def _top_k_learns(self) -> "RouterConfig":
+        if self.top_k == 1:
+            raise ValueError(
+                "top_k 1 trains no router: weights that are kept sum to 1, so one alone is 1 "
+                "whatever the router says, and its gradient 0; keep 2 or more"
+            )
+        return self
 
 
 class M3OEConfig(Frozen):

@@ -45,6 +45,7 @@ def test_an_override_changes_one_value(recipe: str) -> None:
         ("encoders.series={dim: 9, num_heads: 2}", r"encoders\.series: .*dim 9 does not divide"),
         ("encoders.signal.channels=12", r"signal\.channels: .*multiple of 8 \(came 12\)"),
         ("encoders.groups={icu.stay: [lab, vital]}", r"groups\.icu\.stay.*: String should match"),
+        ("injection.m3oe.router.top_k=1", r"top_k 1 trains no router.* keep 2 or more"),
         ("injection.m3oe.target_modules=[]", r"m3oe\.target_modules.*: .*at least 1 item"),
         ("injection.betas=[0.9, 1.0]", r"injection\.betas\.1: .*less than 1 \(came 1\.0\)"),
         ("seed=1720000000000000000", r"seed: .*less than or equal to 4294967295 \(came 172"),
