@@ -5,7 +5,7 @@ code below takes flat values, not the recipe.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -20,6 +20,10 @@ from fedkim_ray.types import Frozen, LabelSelector, Modality, Task
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 HalfOpen = Annotated[float, Field(ge=0.0, lt=1.0)]
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A part of parameters' names, which dots divide."""
+MAX_SEED = 2**32 - 1
+"""Injection multiplies the seed by a million and more; torch's generators take 64 bits."""
 
 
 class DataConfig(Frozen):
@@ -48,7 +52,22 @@ class BaseModelConfig(Frozen):
     """Commit or tag on the hub; null takes the newest."""
 
 
-class ImageEncoderConfig(Frozen):
+class AttentionConfig(Frozen):
+    """What all parts with attention share."""
+
+    dim: PositiveInt
+    """Width over all heads."""
+    num_heads: PositiveInt
+    """Attention heads; each has dim / num_heads of the width."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} does not divide into num_heads {self.num_heads}")
+        return self
+
+
+class ImageEncoderConfig(AttentionConfig):
     """A small vision transformer of the DeiT family with a convolutional stem."""
 
     dim: PositiveInt = 192
@@ -62,11 +81,12 @@ class SignalEncoderConfig(Frozen):
     """A 1-D convolutional network over leads x samples."""
 
     dim: PositiveInt = 128
-    channels: PositiveInt = 64
+    channels: Annotated[PositiveInt, Field(multiple_of=8)] = 64
+    """Width of the convolutions; they are normalised in 8 groups of channels."""
     num_tokens: PositiveInt = 12
 
 
-class SeriesEncoderConfig(Frozen):
+class SeriesEncoderConfig(AttentionConfig):
     """A linear layer per hour and a masked transformer over hours."""
 
     dim: PositiveInt = 512
@@ -80,9 +100,9 @@ class EncodersConfig(Frozen):
     image: ImageEncoderConfig = ImageEncoderConfig()
     signal: SignalEncoderConfig = SignalEncoderConfig()
     series: SeriesEncoderConfig = SeriesEncoderConfig()
-    groups: dict[str, tuple[Modality, ...]] = Field(default_factory=dict)
+    groups: dict[GroupName, tuple[Modality, ...]] = Field(default_factory=dict)
     """Time-series modalities that share one encoder, by a name of your choice; each modality that
-    no group names has an encoder of its own."""
+    no group names has an encoder of its own, of its name."""
     dropout: Fraction = 0.1
 
 
@@ -253,7 +273,7 @@ class FederationConfig(Frozen):
         return self
 
 
-class RouterConfig(Frozen):
+class RouterConfig(AttentionConfig):
     """Expert weights alpha_t from the descriptions of task and modalities."""
 
     dim: PositiveInt = 64
@@ -261,7 +281,7 @@ class RouterConfig(Frozen):
     num_heads: PositiveInt = 1
     """Attention heads; d_k = dim / num_heads."""
     top_k: PositiveInt | None = None
-    """Experts that keep their weight in a (task, modalities) pair; all where null."""
+    """Experts that keep their weight in a (task, modalities) pair, two or more; all where null."""
     hidden_dim: PositiveInt = 64
     """Width of the MLP between beta_t and alpha_t."""
     query_from: Literal["modality", "task"] = "modality"
@@ -270,9 +290,12 @@ class RouterConfig(Frozen):
     """``modality`` is the ablation without task descriptions."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "RouterConfig":
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} does not divide into num_heads {self.num_heads}")
+    def _top_k_learns(self) -> "RouterConfig":
+        if self.top_k == 1:
+            raise ValueError(
+                "top_k 1 trains no router: weights that are kept sum to 1, so one alone is 1 "
+                "whatever the router says, and its gradient 0; keep 2 or more"
+            )
         return self
 
 
@@ -285,7 +308,9 @@ class M3OEConfig(Frozen):
     """r, the rank of one expert."""
     lora_alpha: PositiveFloat = 32.0
     dropout: Fraction = 0.1
-    target_modules: tuple[str, ...] | Literal["attention_mlp", "all"] = "attention_mlp"
+    target_modules: (
+        Annotated[tuple[str, ...], Field(min_length=1)] | Literal["attention_mlp", "all"]
+    ) = "attention_mlp"
     """Names of linear layers; ``attention_mlp`` is every projection of every block, ``all`` adds
     the output head."""
     router: RouterConfig = RouterConfig()
@@ -306,7 +331,8 @@ class InjectionConfig(Frozen):
     """``lora``: one LoRA of rank P*r without routing. ``none``: encoders and aligners only."""
     m3oe: M3OEConfig = M3OEConfig()
     tokens_per_modality: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Pool the tokens of a modality (or encoder group) to this many; all enter where absent."""
+    """Pool the tokens of an encoder group, or of a modality in no group, to this many; all enter
+    where absent."""
     steps_per_round: PositiveInt = 100
     checkpoint_steps: PositiveInt = 50
     """Steps after which an unfinished round is saved; a killed round goes on from there."""
@@ -317,7 +343,7 @@ class InjectionConfig(Frozen):
     lr: PositiveFloat = 5e-4
     encoder_lr: NonNegativeFloat = 1e-4
     """Learning rate of the encoders; 0 freezes them during injection."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[HalfOpen, HalfOpen] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     warmup_fraction: Fraction = 0.1
     """Share of all steps of the run over which the rate rises; it then falls linearly to 0."""
@@ -380,7 +406,7 @@ class Recipe(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     variant: str = "fedkim"
     """Which of the paper's variants this is; set by ``--variant``, kept for the reports."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     data: DataConfig
     base: BaseModelConfig
     encoders: EncodersConfig = EncodersConfig()

@@ -27,11 +27,10 @@ from fedkim_ray.bundle.layout import BundleFacts, ValidationFacts
 from fedkim_ray.bundle.read import read_facts
 from fedkim_ray.bundle.write import write_bundle
 from fedkim_ray.config import Recipe
-from fedkim_ray.data.modalities import ENCODED
 from fedkim_ray.data.root import CARD, DatasetCard, altered_files, read_card, require_listed
 from fedkim_ray.data.tasks import task_table
 from fedkim_ray.driving import driving, failure_told
-from fedkim_ray.encoders.bundle import LightModel
+from fedkim_ray.encoders.bundle import LightModel, group_of_each
 from fedkim_ray.errors import DataError, RecipeError
 from fedkim_ray.federation.aggregation import ServerState
 from fedkim_ray.federation.clients import Clients
@@ -47,6 +46,7 @@ from fedkim_ray.federation.round_files import (
 from fedkim_ray.federation.setup import make_setups, require_no_running_statistics
 from fedkim_ray.federation.strategies import build_strategy
 from fedkim_ray.injection.base_model import find_base
+from fedkim_ray.injection.checkpoints import Checkpoints
 from fedkim_ray.injection.parts import require_targets
 from fedkim_ray.injection.public_data import load_public
 from fedkim_ray.injection.ray_workers import InjectionWorkers
@@ -147,6 +147,7 @@ def _drive(run: RunFolder, on_event: OnEvent) -> BundleFacts:
             "clients": [*plan.tasks_by_client] if recipe.federation.clients_train else [],
         }
     )
+    _drop_checkpoints(run)
     # Processes of Ray Train may write there while it is removed.
     with tempfile.TemporaryDirectory(prefix="fedkim-", ignore_cleanup_errors=True) as scratch:
         if first < recipe.federation.rounds or _needs_clients(run):
@@ -253,6 +254,7 @@ def _score(run: RunFolder, clients: Clients | None, r: int, tell: OnEvent) -> No
 
 def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
     """Publish the bundle of the last round; one that is there may have scores since, and stays."""
+    _drop_checkpoints(run)
     if is_published(run.bundle):
         facts = read_facts(run.bundle)
     else:
@@ -268,6 +270,12 @@ def _finish(run: RunFolder, plan: RunPlan, tell: OnEvent) -> BundleFacts:
         )
     tell({"event": "bundle", "url": run.bundle.url, "version": facts.version})
     return facts
+
+
+def _drop_checkpoints(run: RunFolder) -> None:
+    """Remove what a kill just after a round's publication left of it; no worker may be there."""
+    for r in range(run.rounds_done()):
+        Checkpoints.beside(run.injected(r), run.recipe.injection.num_workers).clear()
 
 
 def validation_of(run: RunFolder) -> dict[TaskId, ValidationFacts]:
@@ -358,12 +366,12 @@ def _require_known_names(recipe: Recipe, card: DatasetCard, tasks: Mapping[TaskI
     """
     federation, injection = recipe.federation, recipe.injection
     trained = [task.id for task in tasks.values() if task.role == "train"]
-    encoded = [*ENCODED, *recipe.encoders.groups]
+    groups = dict.fromkeys(group_of_each(recipe.encoders).values())
     settings: Mapping[str, tuple[Collection[str], Collection[str]]] = {
         "federation.client_resources": (federation.client_resources, card.clients),
         "federation.client_selector": (federation.client_selector, card.clients),
         "injection.task_weights": (injection.task_weights, trained),
-        "injection.tokens_per_modality": (injection.tokens_per_modality, encoded),
+        "injection.tokens_per_modality": (injection.tokens_per_modality, groups),
     }
     for field, (named, known) in settings.items():
         if wrong := [name for name in named if name not in known]:

@@ -374,6 +374,16 @@ def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, 
     return manifest
 
 
+def require_unaltered(folder: Folder, name: str) -> None:
+    """Hold one file of a publication, of any kind, against its manifest.
+
+    Raises:
+        StorageError: nothing is published there, or the file is missing, altered or not listed.
+    """
+    fact = folder.read_json(MANIFEST)["files"].get(name, {})
+    _require_unaltered(folder, name, fact.get("sha256", "no such file"))
+
+
 def _require_unaltered(folder: Folder, name: str, expected: str) -> None:
     came = folder.sha256(name) if folder.exists(name) else "no such file"
     if came != expected:

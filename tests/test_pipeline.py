@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fedkim_ray import pipeline
-from fedkim_ray.data.root import read_card
+from fedkim_ray.data.demo.tiny import SPEC
+from fedkim_ray.data.root import DatasetCard, read_card
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel
 from fedkim_ray.errors import RecipeError, RunAbortedError, StorageError
 from fedkim_ray.federation.round_files import publish_aggregated
 from fedkim_ray.federation.strategies import build_strategy
-from fedkim_ray.pipeline import plan_run, run_recipe, validation_of
+from fedkim_ray.injection.checkpoints import Checkpoints
+from fedkim_ray.pipeline import RunPlan, plan_run, run_recipe, validation_of
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.storage import Folder, copy_published, publish
@@ -37,6 +40,12 @@ ONE_ROUND = ("federation.rounds=1", "federation.execution=local")
         ("injection.task_weights={covid: 2}", r"task_weights names \['covid'\].*covid19"),
         ("injection.task_weights={sepsis: 2}", r"task_weights names \['sepsis'\]"),
         ("injection.tokens_per_modality={text: 2}", r"tokens_per_modality names \['text'\].*image"),
+        (
+            "injection.tokens_per_modality={lab: 1}",
+            r"tokens_per_modality names \['lab'\]\. It may name image, signal, icu, input, output",
+        ),
+        ("encoders.groups={values: [lab, vital]}", r"encoders\.groups names \['values'\]"),
+        ("encoders.groups={lab: [vital, input]}", r"encoders\.groups has groups named \['lab'\]"),
         ("data.clients=[]", r"data\.clients: .* at least 1 item"),
         ("data.tasks=[]", r"data\.tasks: .* at least 1 item"),
     ],
@@ -44,8 +53,9 @@ ONE_ROUND = ("federation.rounds=1", "federation.execution=local")
 def test_a_setting_that_would_apply_to_nothing_is_refused(
     tiny_root: str, override: str, text: str
 ) -> None:
+    sets = [f"data.root={tiny_root}", "encoders.groups={icu: [lab, vital]}", override]
     with pytest.raises(RecipeError, match=text):
-        plan_run(load_recipe("tiny", [f"data.root={tiny_root}", override]))
+        plan_run(load_recipe("tiny", sets))
 
 
 def test_what_a_run_leaves_out_may_have_settings(tiny_root: str) -> None:
@@ -134,6 +144,37 @@ def test_scores_that_a_kill_cut_off_are_made_when_the_run_goes_on(
     assert not any(e["event"] == "injection_started" for e in told)
     assert facts.validation == validation_of(run)
     assert facts.validation["covid19"].num_examples > 0
+
+
+def test_checkpoints_of_a_published_round_go_when_the_run_goes_on(
+    tiny_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path / "run", f"data.root={tiny_root}", "federation.rounds=2")
+    left, needed = (Checkpoints.beside(run.injected(r), num_workers=1).folder for r in range(2))
+    publish_empty(run.aggregated(0), run.injected(0), left / "00000002", needed / "00000006")
+
+    def killed_again(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "ray_session", killed_again)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(run, lambda event: None)
+    assert not left.exists()
+    assert needed.names() == ["00000006"]
+
+
+# Workers that stay may be lost between a round's publication and the end of its checkpoints.
+def test_checkpoints_are_gone_when_a_run_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path / "run")
+    left = Checkpoints.beside(run.injected(0), num_workers=1).folder
+    publish_empty(run.injected(0), run.bundle, left / "00000002")
+    monkeypatch.setattr(pipeline, "read_facts", lambda _: SimpleNamespace(version="1"))
+    card = DatasetCard(name="d", sources=(), spec=SPEC, seed=0, split_rule="")
+    plan = RunPlan(card=card, tasks={}, trained=(), tasks_by_client={})
+    pipeline._finish(run, plan, lambda event: None)
+    assert not left.exists()
 
 
 def test_a_run_is_aborted_while_it_is_planned(

@@ -20,6 +20,7 @@ from fedkim_ray.storage import (
     is_published,
     open_published,
     publish,
+    require_unaltered,
 )
 
 
@@ -81,6 +82,17 @@ def test_an_altered_byte_is_refused_with_the_files_name(folder: Folder) -> None:
     (folder / "deep").write_bytes("weights.bin", b"\x00\x02")
     with pytest.raises(StorageError, match=r"deep/weights\.bin' has SHA-256 .* manifest says"):
         open_published(folder, "round", 1)
+
+
+def test_one_file_is_held_against_the_manifest_whatever_the_others_are(folder: Folder) -> None:
+    publish_two_files(folder)
+    (folder / "deep").write_bytes("weights.bin", b"\x00\x02")
+    require_unaltered(folder, "report.json")
+    with pytest.raises(StorageError, match=r"deep/weights\.bin' has SHA-256"):
+        require_unaltered(folder, "deep/weights.bin")
+    folder.write_bytes("late.bin", b"\x00")
+    with pytest.raises(StorageError, match=r"late\.bin' has .* manifest says no such file"):
+        require_unaltered(folder, "late.bin")
 
 
 def test_a_lost_file_is_refused_with_its_name(folder: Folder) -> None:

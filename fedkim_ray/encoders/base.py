@@ -24,7 +24,7 @@ class Encoder(Protocol):
 
         Returns:
             Tokens (N, K, D), normalised to about unit size, and which of them carry anything,
-            (N, K) bool.
+            (N, K) bool, at least one of each row.
         """
         ...
 

@@ -4,7 +4,7 @@ Parameter names start with their group, ``encoders.image.…`` or ``heads.mortal
 groups are what aggregation averages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fedkim_ray.config import EncodersConfig
 from fedkim_ray.data.loading import Batch, ModalityRows
-from fedkim_ray.data.modalities import SERIES
+from fedkim_ray.data.modalities import ENCODED, MODALITIES, SERIES
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.base import Encoder
 from fedkim_ray.encoders.heads import Heads, masked_mean, scatter_rows
 from fedkim_ray.encoders.image import ImageEncoder
 from fedkim_ray.encoders.signal import SignalEncoder
 from fedkim_ray.encoders.time_series import TimeSeriesEncoder
-from fedkim_ray.errors import ParamsMismatchError, RecipeError
+from fedkim_ray.errors import DataError, ParamsMismatchError, RecipeError
 from fedkim_ray.types import Modality, Task
 
 
@@ -40,20 +40,37 @@ class LightModel(nn.Module):
     """Encoders and heads, trained by clients and averaged by the server."""
 
     def __init__(self, config: EncodersConfig, spec: DataSpec, tasks: Sequence[Task]) -> None:
+        """Build an encoder for each group that the data carry, and a head for each yes/no task.
+
+        Raises:
+            DataError: the data carry no encoded modality.
+            RecipeError: the encoders are impossible, a yes/no task reads nothing that is encoded,
+                or a group's or task's name is taken.
+        """
         super().__init__()
         self.groups = modality_groups(config, spec)
         self.spec = spec
+        heads = [task for task in tasks if task.kind == "yes_no"]
+        _require_free_names("encoders.groups names", self.groups, nn.ModuleDict())
+        _require_free_names("Tasks that clients learn are named", [t.id for t in heads], Heads({}))
         self.encoders = nn.ModuleDict(
             {group: _build_encoder(config, spec, group, m) for group, m in self.groups.items()}
         )
-        self.heads = Heads({t.id: self._head_width(t) for t in tasks if t.kind == "yes_no"})
+        self.heads = Heads({task.id: self._head_width(task) for task in heads})
 
     def groups_of(self, task: Task) -> list[str]:
         """Return the encoder groups that ``task`` joins, in the fixed order."""
         return [g for g, members in self.groups.items() if set(members) & set(task.modalities)]
 
     def _head_width(self, task: Task) -> int:
-        return sum(self.dim_of(group) for group in self.groups_of(task))
+        if not (groups := self.groups_of(task)):
+            raise RecipeError(
+                f"The yes/no task {task.id!r} reads {', '.join(task.modalities)} alone.",
+                "Clients learn such a task from at least one encoded modality, and the data carry "
+                f"{', '.join(self.spec.modalities)}.",
+                "Leave the task out with data.tasks, or import data of a modality that it reads.",
+            )
+        return sum(self.dim_of(group) for group in groups)
 
     def dim_of(self, group: str) -> int:
         """Return D, the token width of a group's encoder."""
@@ -132,10 +149,32 @@ class LightModel(nn.Module):
 
 
 def modality_groups(config: EncodersConfig, spec: DataSpec) -> dict[str, tuple[Modality, ...]]:
-    """Return the encoder groups in the fixed order of their first modality.
+    """Return the encoder groups of the data in the fixed order of their first modality.
 
     Raises:
-        RecipeError: a group names a modality that is no time series, or one twice.
+        DataError: the data carry no encoded modality.
+        RecipeError: the groups are impossible.
+    """
+    if not spec.modalities:
+        raise DataError(
+            "The data carry no encoded modality.",
+            f"Encoders are for {', '.join(ENCODED)}; text alone has none to train.",
+            "Import data that carry at least one of them.",
+        )
+    owner = group_of_each(config)
+    groups: dict[str, tuple[Modality, ...]] = {}
+    for modality in spec.modalities:
+        group = owner[modality]
+        groups[group] = (*groups.get(group, ()), modality)
+    return groups
+
+
+def group_of_each(config: EncodersConfig) -> dict[Modality, str]:
+    """Return the encoder group of every encoded modality; its own name where no group names it.
+
+    Raises:
+        RecipeError: a group names a modality that is no time series, or one twice, or bears the
+            name of a modality that it does not join.
     """
     grouped = [m for members in config.groups.values() for m in members]
     wrong = [m for m in grouped if m not in SERIES or grouped.count(m) > 1]
@@ -145,12 +184,15 @@ def modality_groups(config: EncodersConfig, spec: DataSpec) -> dict[str, tuple[M
             f"A group joins time series ({', '.join(SERIES)}), each in one group at most.",
             "Correct encoders.groups in the recipe.",
         )
+    # Else the modality's own encoder, which has its name, would become the group's.
+    if borrowed := [g for g, own in config.groups.items() if g in MODALITIES and g not in own]:
+        raise RecipeError(
+            f"encoders.groups has groups named {borrowed}, modalities that they do not join.",
+            "A group with a modality's name has that modality among its members.",
+            "Give the group a name of its own, such as icu.",
+        )
     owner = {m: g for g, members in config.groups.items() for m in members}
-    groups: dict[str, tuple[Modality, ...]] = {}
-    for modality in spec.modalities:
-        group = owner.get(modality, modality)
-        groups[group] = (*groups.get(group, ()), modality)
-    return groups
+    return {m: owner.get(m, m) for m in ENCODED}
 
 
 def join_members(batch: Batch, members: Sequence[Modality], spec: DataSpec) -> ModalityRows | None:
@@ -205,6 +247,16 @@ def _build_encoder(
     return TimeSeriesEncoder(
         num_features, hours, series.dim, series.depth, series.num_heads, config.dropout
     )
+
+
+def _require_free_names(what: str, names: Iterable[str], container: nn.ModuleDict) -> None:
+    """Refuse names that are attributes of the container, which then takes no module so named."""
+    if taken := [name for name in names if hasattr(container, name)]:
+        raise RecipeError(
+            f"{what} {taken}.",
+            "PyTorch's containers of encoders and heads have attributes of that name.",
+            "Choose another name; data of a task are imported under its id.",
+        )
 
 
 def _require_divisible(size_px: int, patch_px: int) -> None:

@@ -11,7 +11,7 @@ from fedkim_ray.encoders.base import TransformerBlock
 
 
 class TimeSeriesEncoder(nn.Module):
-    """(N, H, F) standardised values and their masks to H tokens."""
+    """(N, H, F) standardised values and their masks to H tokens; hour 0's always carries."""
 
     def __init__(
         self, num_features: int, hours: int, dim: int, depth: int, num_heads: int, dropout: float
@@ -25,10 +25,14 @@ class TimeSeriesEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, values: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Encode (N, H, F); a token carries something where its hour has an observation."""
+        """Encode (N, H, F); a token carries where its hour has an observation, the first always.
+
+        So every row has a token: one that was never observed has that of an unobserved hour 0.
+        """
         assert observed is not None
         carries = observed.any(-1)
-        # Hour 0 is always attended to, so that a row without any observation has a softmax.
+        # Hour 0 is always attended to, so that a row without any observation has a softmax and a
+        # mean of tokens; where later hours were observed, it says that the first was not.
         hidden = ~carries
         hidden[:, 0] = False
         x = self.embed(torch.cat([values, observed.to(values.dtype)], -1)) + self.position

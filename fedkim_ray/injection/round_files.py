@@ -16,12 +16,14 @@ from fedkim_ray.errors import ParamsMismatchError, StorageError, TrainingDiverge
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.step_log import StepLog
 from fedkim_ray.injection.training import InjectionState, is_encoder
-from fedkim_ray.storage import Folder, open_published, publish
+from fedkim_ray.storage import Folder, open_published, publish, require_unaltered
 from fedkim_ray.types import Params
 
 KIND = "injection"
 FORMAT_VERSION = 1
 PARAMS, MOMENTS, LOG = "params.safetensors", "moments.safetensors", "log.json"
+AGGREGATED_ENCODERS = "encoders.safetensors"
+"""Of the clients' round (federation/round_files.py)."""
 LIGHT = "light."
 """The injected model's name for the clients' light model; federation names lack it."""
 
@@ -32,8 +34,14 @@ def read_round_start(
     """Return the state a round starts from: the last round's, with this round's encoders.
 
     In the first round all but the encoders starts from the model's own seeded values.
+
+    Raises:
+        StorageError: the encoders or the last round are not as they were published.
+        ParamsMismatchError: they do not fit the model.
     """
-    encoders = Folder.at(aggregated_url).read_tensors("encoders.safetensors")
+    aggregated = Folder.at(aggregated_url)
+    require_unaltered(aggregated, AGGREGATED_ENCODERS)
+    encoders = aggregated.read_tensors(AGGREGATED_ENCODERS)
     if previous_url is None:
         params = {n: p.detach().float().clone() for n, p in model.trained_parameters().items()}
         last = InjectionState(params=params, moments={}, step=0)

@@ -5,8 +5,9 @@
     alpha_t = softmax( MLP( pool(beta_t) ) )                       alpha_t in R^P, sums to 1
 
 With several heads, each attends with its own d_k columns of Q, K and V. With top-k, the K largest
-weights are kept and made to sum to 1 again. Padding is masked in the attention and in the
-pooling. Routing depends on text alone, so a task that was never trained routes by its
+weights are kept and made to sum to 1 again; a recipe keeps two or more, since one alone is 1
+whatever the router says, which leaves it no gradient. Padding is masked in the attention and in
+the pooling. Routing depends on text alone, so a task that was never trained routes by its
 description.
 
 Shape letters: T tasks, M and K description tokens, D embedding width, H heads, P experts.

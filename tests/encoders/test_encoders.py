@@ -97,6 +97,13 @@ def test_a_row_without_any_observation_has_one_finite_token() -> None:
     assert torch.isfinite(tokens).all()
 
 
+def test_the_first_hour_carries_though_only_later_ones_were_observed() -> None:
+    seen = SEEN.clone()
+    seen[0, [0, 3]] = False
+    _, carries = series_encoder()(SERIES, seen)
+    assert carries[0].tolist() == [True, True, True, False]
+
+
 def test_masked_mean_by_hand() -> None:
     tokens = torch.tensor([[[2.0], [4.0], [90.0]], [[5.0], [6.0], [7.0]]])
     carries = torch.tensor([[True, True, False], [False, False, False]])

@@ -12,10 +12,10 @@ from fedkim_ray.config import (
 )
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.data.loading import Example, collate
-from fedkim_ray.data.schema import SeriesSpec
+from fedkim_ray.data.schema import DataSpec, SeriesSpec
 from fedkim_ray.data.tasks import TASKS
 from fedkim_ray.encoders.bundle import LightModel, modality_groups
-from fedkim_ray.errors import ParamsMismatchError, RecipeError
+from fedkim_ray.errors import DataError, ParamsMismatchError, RecipeError
 from fedkim_ray.types import param_group
 
 TRAINED = [t for t in TASKS if t.role == "train"]
@@ -157,11 +157,45 @@ def test_generated_tasks_have_no_head() -> None:
     [
         ({"g": ("image", "lab")}, "names \\['image'\\]"),
         ({"g": ("lab", "vital"), "h": ("lab",)}, "names \\['lab', 'lab'\\]"),
+        ({"lab": ("vital", "input")}, r"groups named \['lab'\], modalities that they do not join"),
+        ({"image": ("lab", "vital")}, r"groups named \['image'\], modalities"),
+        ({"values": ("lab", "vital")}, r"names \['values'\]\. .* Choose another name"),
     ],
 )
 def test_groups_join_series_once(groups: dict[str, tuple[str, ...]], text: str) -> None:
     with pytest.raises(RecipeError, match=text):
         model(ENCODERS.model_copy(update={"groups": groups}))
+
+
+def test_a_group_may_have_the_name_of_a_member() -> None:
+    groups = modality_groups(
+        ENCODERS.model_copy(update={"groups": {"lab": ("vital", "lab")}}), SPEC
+    )
+    assert groups["lab"] == ("lab", "vital")
+    assert [*groups] == ["image", "signal", "lab", "input", "output"]
+
+
+@pytest.mark.parametrize("name", ["train", "keys", "type", "logits"])
+def test_a_task_named_like_an_attribute_of_its_container_is_refused(name: str) -> None:
+    task = BY_ID["covid19"].model_copy(update={"id": name})
+    with pytest.raises(RecipeError, match=rf"are named \['{name}'\]\. .* Choose another name"):
+        LightModel(ENCODERS, SPEC, [*TRAINED, task])
+
+
+def test_a_yes_no_task_of_text_alone_cannot_be_learnt() -> None:
+    task = BY_ID["covid19"].model_copy(update={"id": "triage", "modalities": ("text",)})
+    with pytest.raises(
+        RecipeError, match=r"'triage' reads text alone\. .*the data carry image, sig"
+    ):
+        LightModel(ENCODERS, SPEC, [*TRAINED, task])
+    LightModel(ENCODERS, SPEC, [task.model_copy(update={"kind": "generate"})])  # has no head
+
+
+def test_data_without_any_encoded_modality_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"no encoded modality\. Encoders are for image, signal, lab"
+    ):
+        LightModel(ENCODERS, DataSpec(), ())
 
 
 def test_series_of_different_lengths_cannot_be_joined() -> None:

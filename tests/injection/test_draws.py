@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import islice
 
+from fedkim_ray.config import MAX_SEED
 from fedkim_ray.injection.draws import draw_batches
 
 SIZES = {"a": 3, "b": 100}
@@ -26,6 +27,11 @@ def test_a_task_is_walked_through_in_whole_epochs() -> None:
     assert len(drawn) == 12
     for epoch in range(4):
         assert sorted(drawn[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]
+
+
+def test_the_largest_seed_of_a_recipe_draws_too() -> None:
+    (batch,) = islice(draw_batches({"a": 3}, {}, 3, seed=MAX_SEED), 1)
+    assert sorted(d.index for d in batch) == [0, 1, 2]
 
 
 def test_a_resumed_run_draws_what_the_uninterrupted_one_draws() -> None:

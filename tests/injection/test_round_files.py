@@ -7,7 +7,7 @@ import torch
 
 from fedkim_ray.data.demo.tiny import SPEC
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.errors import ParamsMismatchError
+from fedkim_ray.errors import ParamsMismatchError, StorageError
 from fedkim_ray.injection.model import InjectedModel
 from fedkim_ray.injection.round_files import encoders_of, publish_round, read_round_start
 from fedkim_ray.injection.step_log import StepLog
@@ -44,6 +44,19 @@ def test_a_round_starts_with_its_encoders_and_the_last_round_s_rest(
     assert second.step == 20
     for name, value in second.params.items():
         assert bool((value == (1.0 if name.startswith("light.") else 2.0)).all()), name
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_encoders_that_were_altered_are_refused_with_the_file_s_name(
+    model: InjectedModel, tmp_path: Path, cut: bool
+) -> None:
+    url = aggregated(tmp_path / "aggregated")
+    file = tmp_path / "aggregated/encoders.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data[:100] if cut else data)
+    with pytest.raises(StorageError, match=r"aggregated/encoders\.safetensors' has SHA-256"):
+        read_round_start(model, url, None)
 
 
 # An image encoder of another width; one that splits images otherwise; series that share an encoder.

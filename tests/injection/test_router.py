@@ -72,8 +72,19 @@ def test_top_k_keeps_the_largest_and_sums_to_one() -> None:
 
 def test_a_router_with_top_k_leaves_the_other_experts_out() -> None:
     task, modality = EmbeddedTexts.pad(texts(4, 6)), EmbeddedTexts.pad(texts(3, 3, seed=1))
-    alpha = router(top_k=1)(task, modality)
-    assert alpha.tolist() == torch.eye(3)[router()(task, modality).argmax(-1)].tolist()
+    alpha = router(top_k=2)(task, modality)
+    least = torch.eye(3)[router()(task, modality).argmin(-1)]
+    assert (alpha == 0).tolist() == (least == 1).tolist()
+
+
+# One weight that is kept is x / x = 1. Of 0.5 and 0.3, the first is x / (x + 0.3), whose slope is
+# 0.3 / 0.8^2.
+@pytest.mark.parametrize(("k", "slope"), [(1, 0.0), (2, 0.46875)])
+def test_one_expert_alone_would_leave_the_router_no_gradient(k: int, slope: float) -> None:
+    alpha = torch.tensor([[0.5, 0.2, 0.3]], requires_grad=True)
+    keep_top_k(alpha, k)[0, 0].backward()
+    assert alpha.grad is not None
+    assert alpha.grad[0, 0].item() == pytest.approx(slope)
 
 
 @pytest.mark.parametrize(
