@@ -163,6 +163,32 @@ def test_a_site_reaches_the_head_and_names_and_nothing_else(overlay: str) -> Non
     )
 
 
+def budgets(overlay: str) -> dict[str, Any]:
+    """Return the spec of each disruption budget by the role of its pods."""
+    specs = [manifest["spec"] for manifest in of_kind(overlay, "PodDisruptionBudget")]
+    return {spec["selector"]["matchLabels"]["fedkim-role"]: spec for spec in specs}
+
+
+# Ray's kinds have no `scale`: of them Kubernetes counts pods for a whole minAvailable alone.
+@every_overlay
+def test_a_budget_of_rays_pods_is_a_number_of_pods(overlay: str) -> None:
+    roles = {template["metadata"]["labels"]["fedkim-role"] for _, template in pods(overlay)}
+    assert budgets(overlay).keys() == {"head", "site", "engine"}
+    assert budgets(overlay).keys() <= roles
+    for role, spec in budgets(overlay).items():
+        assert "maxUnavailable" not in spec, role
+        assert isinstance(spec["minAvailable"], int), role
+
+
+@every_overlay
+def test_one_site_may_be_drained_at_a_time_and_never_the_head(overlay: str) -> None:
+    specs = ray_specs(overlay)
+    groups = (specs.get("RayCluster") or specs["RayJob"])["workerGroupSpecs"]
+    roles = [group["template"]["metadata"]["labels"]["fedkim-role"] for group in groups]
+    assert budgets(overlay)["site"]["minAvailable"] == roles.count("site") - 1
+    assert budgets(overlay)["head"]["minAvailable"] == 1
+
+
 @pytest.mark.parametrize("overlay", ["gpu", "gpu-job", "production"])
 def test_the_endpoints_head_may_reach_its_redis_and_redis_lets_it_in(overlay: str) -> None:
     kept = ray_specs(overlay)["RayService"]["gcsFaultToleranceOptions"]
