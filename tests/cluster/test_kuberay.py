@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray._private import ray_constants
 from ray.serve.schema import ServeDeploySchema
 
 from fedkim_ray.config import Recipe
@@ -28,6 +29,7 @@ from tests.cluster.manifests import (
 RAY_KINDS = ("RayCluster", "RayJob", "RayService")
 OPERATORS_KINDS = ("PodMonitor",)
 """Of the Prometheus operator, whose schemas are not at hand: held against the pods instead."""
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
@@ -259,6 +261,21 @@ def test_the_endpoints_configuration_is_one_that_serve_takes(overlay: str) -> No
     args = ServeArgs.model_validate(application.args)
     assert args.api_keys_file
     assert bool(args.engine_gpus) == has_gpus(overlay)
+
+
+@every_overlay
+def test_an_engines_pod_ends_after_the_answers_under_way(overlay: str) -> None:
+    [service] = of_kind(overlay, "RayService")
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    [application] = config["applications"]
+    answer_s = ServeArgs.model_validate(application["args"]).limits.request_s
+    [engine] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    pod = engine["template"]["spec"]
+    env = {variable["name"]: variable["value"] for variable in pod["containers"][0].get("env", [])}
+    drain_s = float(env.get(DRAIN, ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S))
+    assert hasattr(ray_constants, DRAIN)
+    assert answer_s < config["http_options"]["request_timeout_s"] < drain_s
+    assert drain_s < pod["terminationGracePeriodSeconds"]
 
 
 def test_production_has_tls_between_all_of_rays_processes() -> None:
