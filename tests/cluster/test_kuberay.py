@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray._private import ray_constants
 from ray.serve.schema import ServeDeploySchema
 
 from fedkim_ray.config import Recipe
@@ -28,6 +29,7 @@ from tests.cluster.manifests import (
 RAY_KINDS = ("RayCluster", "RayJob", "RayService")
 OPERATORS_KINDS = ("PodMonitor",)
 """Of the Prometheus operator, whose schemas are not at hand: held against the pods instead."""
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
@@ -163,6 +165,32 @@ def test_a_site_reaches_the_head_and_names_and_nothing_else(overlay: str) -> Non
     )
 
 
+def budgets(overlay: str) -> dict[str, Any]:
+    """Return the spec of each disruption budget by the role of its pods."""
+    specs = [manifest["spec"] for manifest in of_kind(overlay, "PodDisruptionBudget")]
+    return {spec["selector"]["matchLabels"]["fedkim-role"]: spec for spec in specs}
+
+
+# Ray's kinds have no `scale`: of them Kubernetes counts pods for a whole minAvailable alone.
+@every_overlay
+def test_a_budget_of_rays_pods_is_a_number_of_pods(overlay: str) -> None:
+    roles = {template["metadata"]["labels"]["fedkim-role"] for _, template in pods(overlay)}
+    assert budgets(overlay).keys() == {"head", "site", "engine"}
+    assert budgets(overlay).keys() <= roles
+    for role, spec in budgets(overlay).items():
+        assert "maxUnavailable" not in spec, role
+        assert isinstance(spec["minAvailable"], int), role
+
+
+@every_overlay
+def test_one_site_may_be_drained_at_a_time_and_never_the_head(overlay: str) -> None:
+    specs = ray_specs(overlay)
+    groups = (specs.get("RayCluster") or specs["RayJob"])["workerGroupSpecs"]
+    roles = [group["template"]["metadata"]["labels"]["fedkim-role"] for group in groups]
+    assert budgets(overlay)["site"]["minAvailable"] == roles.count("site") - 1
+    assert budgets(overlay)["head"]["minAvailable"] == 1
+
+
 @pytest.mark.parametrize("overlay", ["gpu", "gpu-job", "production"])
 def test_the_endpoints_head_may_reach_its_redis_and_redis_lets_it_in(overlay: str) -> None:
     kept = ray_specs(overlay)["RayService"]["gcsFaultToleranceOptions"]
@@ -233,6 +261,21 @@ def test_the_endpoints_configuration_is_one_that_serve_takes(overlay: str) -> No
     args = ServeArgs.model_validate(application.args)
     assert args.api_keys_file
     assert bool(args.engine_gpus) == has_gpus(overlay)
+
+
+@every_overlay
+def test_an_engines_pod_ends_after_the_answers_under_way(overlay: str) -> None:
+    [service] = of_kind(overlay, "RayService")
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    [application] = config["applications"]
+    answer_s = ServeArgs.model_validate(application["args"]).limits.request_s
+    [engine] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    pod = engine["template"]["spec"]
+    env = {variable["name"]: variable["value"] for variable in pod["containers"][0].get("env", [])}
+    drain_s = float(env.get(DRAIN, ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S))
+    assert hasattr(ray_constants, DRAIN)
+    assert answer_s < config["http_options"]["request_timeout_s"] < drain_s
+    assert drain_s < pod["terminationGracePeriodSeconds"]
 
 
 def test_production_has_tls_between_all_of_rays_processes() -> None:

@@ -1,6 +1,7 @@
 """The launcher's files against Ray's own schema and rules."""
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -43,6 +44,25 @@ def test_ray_start_has_every_option_that_a_file_gives_it(file: Any) -> None:
 def _starts(config: dict[str, Any]) -> list[str]:
     commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
     return [command for command in commands if "ray start" in command]
+
+
+# A login shell forgets the image's PATH: Ray is named whole, and hands its own folder on.
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_commands_find_ray_and_jobs_find_fedkim_in_a_login_shell(file: Any) -> None:
+    config = read(file.name)
+    for kind in ("head_start_ray_commands", "worker_start_ray_commands"):
+        stop, begin = config[kind]
+        assert stop == "/opt/fedkim/bin/ray stop"
+        assert re.match(r"PATH=/opt/fedkim/bin:\$PATH (\S+=\S+ )*/opt/fedkim/bin/ray start ", begin)
+
+
+def test_the_image_in_the_cloud_has_what_the_launcher_calls_in_it() -> None:
+    docker = (ROOT / "cluster/docker/Dockerfile").read_text()
+    assert read("aws.yaml")["docker"]["image"].startswith("registry.example.org/fedkim-ray:")
+    [packages] = re.findall(r"apt-get install -y --no-install-recommends (.*) \\", docker)
+    assert {"rsync", "openssh-client"} <= set(packages.split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["aws"] == ["boto3"]
 
 
 def test_the_machines_on_the_spot_become_one_head_and_three_workers() -> None:

@@ -22,7 +22,6 @@ from tests.cluster.conftest import (
 
 RUNBOOK = Path(__file__).parents[2] / "docs/operations.md"
 RAYS_OWN = {
-    "ray_cluster_active_nodes",
     "ray_component_rss_bytes",
     "ray_node_cpu_utilization",
     "ray_node_disk_free",
@@ -30,6 +29,7 @@ RAYS_OWN = {
     "ray_node_gpus_utilization",
     "ray_node_gram_available",
     "ray_node_gram_used",
+    "ray_node_mem_total",
     "ray_object_store_memory",
     "ray_serve_deployment_replica_healthy",
     "ray_serve_deployment_replica_starts_total",
@@ -67,7 +67,7 @@ def test_rays_gpu_names_are_rays() -> None:
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
     known = {f"ray_{name}" for name in METRICS_GAUGES}
-    wanted = {n for n in RAYS_OWN if n.startswith(("ray_node", "ray_cluster", "ray_component"))}
+    wanted = {n for n in RAYS_OWN if n.startswith(("ray_node", "ray_component"))}
     assert wanted <= known
 
 

@@ -126,7 +126,7 @@ FEDERATION = Dashboard(
             (("sum by (group) (increase(ray_fedkim_client_examples_total[1h]))", "{{group}}"),),
             "By parameter group: one without examples keeps its old value.",
         ),
-        Panel("Nodes", "short", (("sum(ray_cluster_active_nodes)", "alive"),)),
+        Panel("Nodes", "short", (("fedkim:nodes:count", "alive"),), "Busy or idle."),
         Panel(
             "Object store",
             "bytes",
