@@ -170,6 +170,8 @@ class Folder:
     def append_line(self, name: str, line: str) -> None:
         """Append one line to a log; logs are no part of any publication.
 
+        A last line that a crash or a full disk cut off stays alone: this one begins anew.
+
         Raises:
             EnvironmentProblemError: the disk is full, or nobody may write there.
         """
@@ -177,11 +179,12 @@ class Folder:
         with _writing(path):
             self.fs.makedirs(self.path, exist_ok=True)
             if self.is_local:
-                with open(path, "a") as file:
-                    file.write(line + "\n")
+                with open(path, "a+b") as file:  # which writes at the end, wherever it reads
+                    file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+                    file.write(_next_line(file.read(), line))
             else:
                 before = self.read_bytes(name) if self.exists(name) else b""
-                self.fs.pipe_file(path, before + line.encode() + b"\n")
+                self.fs.pipe_file(path, before + _next_line(before, line))
 
     def read_json(self, name: str) -> Any:
         """Return the JSON value in ``name``.
@@ -232,6 +235,12 @@ def _writing(path: str) -> Iterator[None]:
             "A run writes its results there; what was published before is whole.",
             "Free space or mend the permissions, then go on with --resume.",
         ) from error
+
+
+def _next_line(before: bytes, line: str) -> bytes:
+    """Return what makes ``line`` a line of its own after ``before``."""
+    end = b"\n" if before and not before.endswith(b"\n") else b""
+    return end + line.encode() + b"\n"
 
 
 def _replace_file(path: str, data: bytes) -> None:

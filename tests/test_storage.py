@@ -120,6 +120,13 @@ def test_lines_are_appended_in_order(folder: Folder) -> None:
     assert folder.read_bytes("log.jsonl") == b"first\nsecond\n"
 
 
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(folder: Folder) -> None:
+    folder.write_bytes("log.jsonl", b"first\nsec")
+    folder.append_line("log.jsonl", "third")
+    folder.append_line("log.jsonl", "fourth")
+    assert folder.read_bytes("log.jsonl") == b"first\nsec\nthird\nfourth\n"
+
+
 def test_names_lists_what_lies_directly_inside(folder: Folder) -> None:
     assert folder.names() == []
     publish_two_files(folder)
