@@ -35,7 +35,7 @@ def driving(run: RunFolder) -> Iterator[RunFolder]:
     finally:
         with suppress(FedKimError, OSError):  # what ended the block is the news
             claim.require()
-            run.folder.fs.rm(run.folder.full(CLAIM_FILE))
+            run.folder.remove(CLAIM_FILE)
 
 
 @contextmanager

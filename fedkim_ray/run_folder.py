@@ -170,7 +170,7 @@ class RunFolder:
     def forget_abort(self) -> None:
         """Take the mark away: the run goes on."""
         if self.abort_requested():
-            self.folder.fs.rm(self.folder.full(ABORT_FILE))
+            self.folder.remove(ABORT_FILE)
 
 
 def aggregated_in(run: Folder, round_index: int) -> Folder:

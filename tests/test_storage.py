@@ -1,5 +1,6 @@
 """Publishing: whole or not at all, and held against its manifest when opened."""
 
+import errno
 import os
 import sys
 import uuid
@@ -9,12 +10,14 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.storage import (
     MANIFEST,
     Claim,
     Folder,
+    beneath,
     copy_published,
     is_copied,
     is_published,
@@ -155,6 +158,88 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(
 def test_a_protocol_that_nobody_knows_is_named() -> None:
     with pytest.raises(StorageError, match=r"'s4://bucket/run' cannot be opened.*s3://BUCKET"):
         Folder.at("s4://bucket/run")
+
+
+def test_a_url_that_lacks_a_part_is_named() -> None:
+    with pytest.raises(StorageError, match=r"'github://a/b' cannot be opened.*org.*s3://BUCKET"):
+        Folder.at("github://a/b")
+
+
+class NoCredentialsError(Exception):
+    """What an object store's library raises, and no OSError."""
+
+
+class LockedFileSystem(MemoryFileSystem):
+    """An object store whose every answer is that error."""
+
+    protocol = "locked"
+
+    def _refuse(self, *args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials.\nSee its manual.")
+
+    exists = glob = cat_file = open = makedirs = pipe_file = rm = rm_file = _refuse
+
+
+class UnreachableFileSystem(MemoryFileSystem):
+    """An object store that asks its server for something as soon as it is named."""
+
+    protocol = "unreachable"
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials.\nSee its manual.")
+
+
+for store in (LockedFileSystem, UnreachableFileSystem):
+    fsspec.register_implementation(store.protocol, store, clobber=True)
+REASON = r"cannot be {}: NoCredentialsError: Unable to locate credentials\. .* permissions"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: folder.exists(),
+        lambda folder: folder.names(),
+        lambda folder: folder.glob("*.parquet"),
+        lambda folder: folder.read_bytes("run.json"),
+        lambda folder: folder.sha256("run.json"),
+        lambda folder: open_published(folder, "bundle", 1),
+        lambda folder: Folder.at("unreachable://bucket"),
+    ],
+)
+def test_a_store_that_gives_no_access_is_told(read: Callable[[Folder], object]) -> None:
+    with pytest.raises(EnvironmentProblemError, match=REASON.format("read")) as caught:
+        read(Folder.at("locked://bucket/run"))
+    assert type(beneath(caught.value)) is NoCredentialsError
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: folder.write_bytes("state.bin", b"new"),
+        lambda folder: folder.append_line("log.jsonl", "{}"),
+        lambda folder: folder.remove("abort.json"),
+        lambda folder: folder.require_writable(),
+    ],
+)
+def test_a_store_that_takes_nothing_is_told(write: Callable[[Folder], None]) -> None:
+    with pytest.raises(EnvironmentProblemError, match=REASON.format("written")):
+        write(Folder.at("locked://bucket/run"))
+
+
+def test_a_file_of_somebody_else_is_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    publish_two_files(folder)
+    monkeypatch.setattr(folder.fs, "open", refuse)
+    with pytest.raises(EnvironmentProblemError, match="cannot be read: Permission denied"):
+        open_published(folder, "round", 1)
+
+
+def test_a_folder_is_no_file(folder: Folder) -> None:
+    (folder / "run.json").write_bytes("a.bin", b"a")
+    with pytest.raises(StorageError, match=r"There is no file .*run\.json"):
+        folder.read_json("run.json")
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
