@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ValidationError
 
 from fedkim_ray.errors import EnvironmentProblemError, FedKimError, StorageError, TakenOverError
 from fedkim_ray.types import Params
@@ -28,6 +29,22 @@ COPIED_FROM = "copied_from"
 CLAIM_FILE = "driver.json"
 PROBE = ".writable"
 CHUNK_BYTES = 1 << 20
+
+
+class _FileFacts(BaseModel):
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """What the manifest of any kind has."""
+
+    kind: str
+    format_version: int
+    files: dict[str, _FileFacts]
+
+
+class _ClaimRecord(BaseModel):
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +65,8 @@ class Claim:
             TakenOverError: another has it by now.
         """
         try:
-            is_ours = Folder.at(self.url).read_json(CLAIM_FILE)["token"] == self.token
+            record = Folder.at(self.url).read_fields(CLAIM_FILE, _ClaimRecord)
+            is_ours = record["token"] == self.token
         except StorageError:  # it was given back
             is_ours = False
         if not is_ours:
@@ -224,6 +242,25 @@ class Folder:
                 "Restore it from a copy.",
             ) from None
 
+    def read_fields(self, name: str, expected: type[BaseModel]) -> dict[str, Any]:
+        """Return the JSON object in ``name`` as it is, after holding it against a model.
+
+        Raises:
+            StorageError: there is no such file, or it lacks a field of ``expected``.
+        """
+        values: dict[str, Any] = self.read_json(name)
+        try:
+            expected.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise StorageError(
+                f"{self.full(name)!r} cannot be used: {where}: {first['msg']}.",
+                f"It is a JSON object with {', '.join(expected.model_fields)}.",
+                "Restore it from a copy; if another program wrote it, take it away.",
+            ) from None
+        return values
+
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as indented JSON with sorted keys."""
         self.write_bytes(name, json.dumps(value, indent=1, sort_keys=True).encode())
@@ -394,7 +431,7 @@ def is_published(folder: Folder) -> bool:
 
 def is_copied(folder: Folder) -> bool:
     """Return whether what is published in ``folder`` was made elsewhere."""
-    return COPIED_FROM in folder.read_json(MANIFEST)
+    return COPIED_FROM in _manifest(folder)
 
 
 def require_replaceable(folder: Folder, kind: str) -> None:
@@ -404,12 +441,29 @@ def require_replaceable(folder: Folder, kind: str) -> None:
         StorageError: the folder holds files, and they are no earlier publication of ``kind``.
     """
     names = folder.names()
-    if names and (not is_published(folder) or folder.read_json(MANIFEST).get("kind") != kind):
+    if names and _kind(folder) != kind:
         raise StorageError(
             f"{folder.url!r} holds {names[0]!r} and is no {kind}.",
             f"A {kind} is written into a new folder, an empty one, or in place of an older {kind}.",
             "Name another folder.",
         )
+
+
+def _kind(folder: Folder) -> str | None:
+    """Return the kind of what is published; None where nothing is, or by another program."""
+    try:
+        return str(_manifest(folder)["kind"])
+    except StorageError:
+        return None
+
+
+def _manifest(folder: Folder) -> dict[str, Any]:
+    """Return the manifest, of whatever kind and format version.
+
+    Raises:
+        StorageError: there is none, or it is not one of ours.
+    """
+    return folder.read_fields(MANIFEST, _Manifest)
 
 
 def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, Any]:
@@ -425,8 +479,8 @@ def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, 
             f"A whole {kind} has a {MANIFEST}, which is written last.",
             "Check the path; if a run is still writing it, wait or resume that run.",
         )
-    manifest: dict[str, Any] = folder.read_json(MANIFEST)
-    came = (manifest.get("kind"), manifest.get("format_version"))
+    manifest = _manifest(folder)
+    came = (manifest["kind"], manifest["format_version"])
     if came != (kind, format_version):
         raise StorageError(
             f"{folder.url!r} has the kind {came[0]!r} and format version {came[1]}.",

@@ -23,6 +23,7 @@ from fedkim_ray.storage import (
     is_published,
     open_published,
     publish,
+    require_replaceable,
 )
 
 
@@ -107,6 +108,42 @@ def test_a_manifest_that_is_not_json_is_refused(folder: Folder) -> None:
     folder.write_bytes(MANIFEST, b"{")
     with pytest.raises(StorageError, match="is not JSON"):
         open_published(folder, "round", 1)
+
+
+FOREIGN = [
+    ("[]", "the whole: Input should be"),
+    ('{"name": "a web page"}', "kind: Field required"),
+    ('{"kind": "round", "format_version": 1}', "files: Field required"),
+    ('{"kind": "round", "format_version": 1, "files": ["a"]}', "files: Input should be"),
+    ('{"kind": "round", "format_version": 1, "files": {"a": {}}}', "files.a.sha256: Field"),
+]
+
+
+@pytest.mark.parametrize(("content", "fault"), FOREIGN)
+def test_a_manifest_that_is_none_of_ours_is_refused(
+    folder: Folder, content: str, fault: str
+) -> None:
+    folder.write_bytes(MANIFEST, content.encode())
+    refusal = rf"manifest\.json' cannot be used: {fault}.* with kind, format_version, files"
+    with pytest.raises(StorageError, match=refusal):
+        open_published(folder, "round", 1)
+    with pytest.raises(StorageError, match=refusal):
+        is_copied(folder)
+
+
+@pytest.mark.parametrize("content", ["{", *(content for content, _ in FOREIGN)])
+def test_nothing_is_published_over_what_is_none_of_ours(folder: Folder, content: str) -> None:
+    folder.write_bytes(MANIFEST, content.encode())
+    with pytest.raises(StorageError, match=r"holds 'manifest\.json' and is no round"):
+        require_replaceable(folder, "round")
+
+
+def test_an_older_publication_may_be_replaced(folder: Folder) -> None:
+    require_replaceable(folder, "round")
+    publish_two_files(folder)
+    require_replaceable(folder, "round")
+    with pytest.raises(StorageError, match="and is no bundle"):
+        require_replaceable(folder, "bundle")
 
 
 def test_tensors_come_back_equal_even_where_they_shared_memory(folder: Folder) -> None:
