@@ -14,10 +14,19 @@ from dataclasses import replace
 from typing import Any
 
 import psutil
+from pydantic import BaseModel
 
 from fedkim_ray.errors import FedKimError, StorageError
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.storage import CLAIM_FILE, Claim
+
+
+class _Driver(BaseModel):
+    """What driver.json has beside the token."""
+
+    host: str
+    pid: int
+    started_s: float
 
 
 @contextmanager
@@ -25,7 +34,7 @@ def driving(run: RunFolder) -> Iterator[RunFolder]:
     """Give the run to this process for the length of a block: no other may publish in it.
 
     Raises:
-        StorageError: a process that lives on this host drives it.
+        StorageError: a process that lives on this host drives it, or its record was altered.
     """
     _require_no_driver_here(run)
     claim = Claim(run.folder.url, uuid.uuid4().hex)
@@ -35,7 +44,7 @@ def driving(run: RunFolder) -> Iterator[RunFolder]:
     finally:
         with suppress(FedKimError, OSError):  # what ended the block is the news
             claim.require()
-            run.folder.fs.rm(run.folder.full(CLAIM_FILE))
+            run.folder.remove(CLAIM_FILE)
 
 
 @contextmanager
@@ -60,8 +69,10 @@ def _this_process() -> dict[str, Any]:
 
 def _require_no_driver_here(run: RunFolder) -> None:
     """Refuse to take a run from a driver that is known to live; of other hosts nothing is known."""
-    record = run.folder.read_json(CLAIM_FILE) if run.folder.exists(CLAIM_FILE) else {}
-    if record and _is_another_here(record):
+    if not run.folder.exists(CLAIM_FILE):
+        return
+    record = run.folder.read_fields(CLAIM_FILE, _Driver)
+    if _is_another_here(record):
         raise StorageError(
             f"Process {record['pid']} on this host drives run {run.run_id!r}.",
             "A run has one driver.",

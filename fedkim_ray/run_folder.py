@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.errors import StorageError
@@ -31,6 +32,14 @@ RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "log.jsonl"
 ABORT_FILE = "abort.json"
+
+
+class _RunFacts(BaseModel):
+    """What run.json has."""
+
+    format_version: int
+    run_id: str
+    data: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ class RunFolder:
             recipe: Where given, it must be the recipe that the run was started with.
 
         Raises:
-            StorageError: there is no run, or it is of another recipe or format version.
+            StorageError: there is no run, its files were altered, or it is of another recipe or
+                format version.
         """
         folder = Folder.at(url)
         if not folder.exists(RUN_FILE):
@@ -91,14 +101,14 @@ class RunFolder:
                 f"A run's folder has a {RUN_FILE}.",
                 "Start one with `fedkim run RECIPE --out DIR`.",
             )
-        facts = folder.read_json(RUN_FILE)
+        facts = folder.read_fields(RUN_FILE, _RunFacts)
         if facts["format_version"] != FORMAT_VERSION:
             raise StorageError(
                 f"The run at {folder.url!r} has format version {facts['format_version']}.",
                 f"This release reads version {FORMAT_VERSION}.",
                 "Go on with the release that started it.",
             )
-        own = parse_recipe(yaml.safe_load(folder.read_bytes(RECIPE_FILE)), folder.full(RECIPE_FILE))
+        own = _read_recipe(folder)
         if recipe is not None and recipe != own:
             raise StorageError(
                 f"The run at {folder.url!r} was started with another recipe: "
@@ -170,12 +180,26 @@ class RunFolder:
     def forget_abort(self) -> None:
         """Take the mark away: the run goes on."""
         if self.abort_requested():
-            self.folder.fs.rm(self.folder.full(ABORT_FILE))
+            self.folder.remove(ABORT_FILE)
 
 
 def aggregated_in(run: Folder, round_index: int) -> Folder:
     """Where a clients' round is published in a run's folder."""
     return run / f"rounds/{round_index:04d}/aggregated"
+
+
+def _read_recipe(folder: Folder) -> Recipe:
+    """Return the recipe that a run was started with."""
+    where = folder.full(RECIPE_FILE)
+    try:
+        values = yaml.safe_load(folder.read_bytes(RECIPE_FILE))
+    except yaml.YAMLError as error:
+        raise StorageError(
+            f"{where!r} is not YAML: {str(error).replace(chr(10), ' ')}.",
+            "The file is written whole or not at all, so it was altered afterwards.",
+            "Restore it from a copy.",
+        ) from None
+    return parse_recipe(values, where)
 
 
 def _differences(a: Recipe, b: Recipe) -> list[str]:

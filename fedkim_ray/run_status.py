@@ -64,7 +64,7 @@ def read_status(run: RunFolder) -> dict[str, Any]:
 
 
 def read_log(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the run's events; a last line that was cut off by a crash is left out."""
+    """Return the run's events; a line that was cut off by a crash is left out."""
     if not run.folder.exists(LOG_FILE):
         return []
     events = []

@@ -12,15 +12,16 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ValidationError
 
-from fedkim_ray.errors import EnvironmentProblemError, StorageError, TakenOverError
+from fedkim_ray.errors import EnvironmentProblemError, FedKimError, StorageError, TakenOverError
 from fedkim_ray.types import Params
 
 MANIFEST = "manifest.json"
@@ -28,6 +29,22 @@ COPIED_FROM = "copied_from"
 CLAIM_FILE = "driver.json"
 PROBE = ".writable"
 CHUNK_BYTES = 1 << 20
+
+
+class _FileFacts(BaseModel):
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """What the manifest of any kind has."""
+
+    kind: str
+    format_version: int
+    files: dict[str, _FileFacts]
+
+
+class _ClaimRecord(BaseModel):
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +65,8 @@ class Claim:
             TakenOverError: another has it by now.
         """
         try:
-            is_ours = Folder.at(self.url).read_json(CLAIM_FILE)["token"] == self.token
+            record = Folder.at(self.url).read_fields(CLAIM_FILE, _ClaimRecord)
+            is_ours = record["token"] == self.token
         except StorageError:  # it was given back
             is_ours = False
         if not is_ours:
@@ -61,7 +79,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder at an fsspec URL; it need not exist before the first write."""
+    """A folder at an fsspec URL; it need not exist before the first write.
+
+    Whatever its file system raises becomes an EnvironmentProblemError: see ``beneath``.
+    """
 
     fs: fsspec.AbstractFileSystem
     path: str
@@ -73,24 +94,27 @@ class Folder:
         """Return the folder at ``url``: a local path, or any URL fsspec knows.
 
         Raises:
-            EnvironmentProblemError: the package that reads such URLs is not installed.
+            EnvironmentProblemError: the package that reads such URLs is not installed, or the
+                server does not answer.
             StorageError: there are no such URLs.
         """
         text = os.fspath(url)
-        try:
-            fs, path = fsspec.core.url_to_fs(text)
-        except ImportError as error:
-            raise EnvironmentProblemError(
-                f"{text!r} cannot be opened: {error}.",
-                "Object stores need a package of their own, on every machine of the cluster.",
-                "In the project: `pip install -c constraints.txt '.[s3]'`, for gs:// `'.[gcs]'`.",
-            ) from None
-        except ValueError as error:
-            raise StorageError(
-                f"{text!r} cannot be opened: {error}.",
-                "A folder is a path, or a URL such as s3://BUCKET/PATH or gs://BUCKET/PATH.",
-                "Correct it.",
-            ) from None
+        with _reading(text):
+            try:
+                fs, path = fsspec.core.url_to_fs(text)
+            except ImportError as error:
+                raise EnvironmentProblemError(
+                    f"{text!r} cannot be opened: {error}.",
+                    "Object stores need a package of their own, on every machine of the cluster.",
+                    "In the project: `pip install -c constraints.txt '.[s3]'`, "
+                    "for gs:// `'.[gcs]'`.",
+                ) from None
+            except (TypeError, ValueError) as error:  # TypeError: the URL lacks a part
+                raise StorageError(
+                    f"{text!r} cannot be opened: {error}.",
+                    "A folder is a path, or a URL such as s3://BUCKET/PATH or gs://BUCKET/PATH.",
+                    "Correct it.",
+                ) from None
         return cls(fs, path.rstrip("/"), claim)
 
     @property
@@ -112,18 +136,22 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         """Return whether the folder, or ``name`` in it, exists."""
-        return bool(self.fs.exists(self.full(name) if name else self.path))
+        path = self.full(name) if name else self.path
+        with _reading(path):
+            return bool(self.fs.exists(path))
 
     def names(self) -> list[str]:
         """Return the sorted names of what lies directly inside; empty if nothing does."""
         if not self.exists():
             return []
-        return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(self.path, False))
+        with _reading(self.path):
+            return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(self.path, False))
 
     def glob(self, pattern: str) -> list[str]:
         """Return the sorted names, relative to this folder, of files matching ``pattern``."""
         start = len(self.path) + 1
-        return sorted(path[start:] for path in self.fs.glob(self.pattern(pattern)))
+        with _reading(self.path):
+            return sorted(path[start:] for path in self.fs.glob(self.pattern(pattern)))
 
     def pattern(self, pattern: str) -> str:
         """Return the pattern within the file system, to which the folder's name is plain text."""
@@ -135,14 +163,16 @@ class Folder:
         Raises:
             StorageError: there is no such file.
         """
-        try:
-            return bytes(self.fs.cat_file(self.full(name)))
-        except FileNotFoundError:
-            raise StorageError(
-                f"There is no file {self.full(name)!r}.",
-                "A published folder has all the files that its manifest names.",
-                "Check the path, or restore the folder from a copy.",
-            ) from None
+        path = self.full(name)
+        with _reading(path):
+            try:
+                return bytes(self.fs.cat_file(path))
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                raise StorageError(
+                    f"There is no file {path!r}.",
+                    "A published folder has all the files that its manifest names.",
+                    "Check the path, or restore the folder from a copy.",
+                ) from None
 
     def require_writable(self) -> None:
         """Write and remove a file, so that what cannot be written is told before the work.
@@ -151,7 +181,17 @@ class Folder:
             EnvironmentProblemError: nothing can be written here.
         """
         self.write_bytes(PROBE, b"")
-        self.fs.rm(self.full(PROBE))
+        self.remove(PROBE)
+
+    def remove(self, name: str) -> None:
+        """Remove the file ``name``.
+
+        Raises:
+            EnvironmentProblemError: there is none, or nobody may remove it.
+        """
+        path = self.full(name)
+        with _writing(path):
+            self.fs.rm_file(path)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write ``name`` so that a reader sees the old content or the new, never a part.
@@ -170,6 +210,8 @@ class Folder:
     def append_line(self, name: str, line: str) -> None:
         """Append one line to a log; logs are no part of any publication.
 
+        A last line that a crash or a full disk cut off stays alone: this one begins anew.
+
         Raises:
             EnvironmentProblemError: the disk is full, or nobody may write there.
         """
@@ -177,11 +219,12 @@ class Folder:
         with _writing(path):
             self.fs.makedirs(self.path, exist_ok=True)
             if self.is_local:
-                with open(path, "a") as file:
-                    file.write(line + "\n")
+                with open(path, "a+b") as file:  # which writes at the end, wherever it reads
+                    file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+                    file.write(_next_line(file.read(), line))
             else:
                 before = self.read_bytes(name) if self.exists(name) else b""
-                self.fs.pipe_file(path, before + line.encode() + b"\n")
+                self.fs.pipe_file(path, before + _next_line(before, line))
 
     def read_json(self, name: str) -> Any:
         """Return the JSON value in ``name``.
@@ -199,6 +242,25 @@ class Folder:
                 "Restore it from a copy.",
             ) from None
 
+    def read_fields(self, name: str, expected: type[BaseModel]) -> dict[str, Any]:
+        """Return the JSON object in ``name`` as it is, after holding it against a model.
+
+        Raises:
+            StorageError: there is no such file, or it lacks a field of ``expected``.
+        """
+        values: dict[str, Any] = self.read_json(name)
+        try:
+            expected.model_validate_json(json.dumps(values))  # whose faults are in JSON's words
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise StorageError(
+                f"{self.full(name)!r} cannot be used: {where}: {first['msg']}.",
+                f"It is a JSON object with {', '.join(expected.model_fields)}.",
+                "Restore it from a copy; if another program wrote it, take it away.",
+            ) from None
+        return values
+
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as indented JSON with sorted keys."""
         self.write_bytes(name, json.dumps(value, indent=1, sort_keys=True).encode())
@@ -215,23 +277,60 @@ class Folder:
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file, read in pieces."""
         digest = hashlib.sha256()
-        with self.fs.open(self.full(name), "rb") as file:
+        path = self.full(name)
+        with _reading(path), self.fs.open(path, "rb") as file:
             while piece := file.read(CHUNK_BYTES):
                 digest.update(piece)
         return digest.hexdigest()
 
 
-@contextmanager
-def _writing(path: str) -> Iterator[None]:
+def beneath(error: BaseException) -> BaseException:
+    """Return what the file system itself raised where ``error`` tells of that, else ``error``."""
+    told = error.__cause__ if isinstance(error, EnvironmentProblemError) else None
+    return told or error
+
+
+def _reading(path: str) -> AbstractContextManager[None]:
+    """Say what cannot be read, whatever of it fails."""
+    return _told(
+        f"{path!r} cannot be read",
+        "Whoever reads there needs the rights to, and a file system that answers.",
+        "Mend the permissions, the credentials or the network, then try again.",
+    )
+
+
+def _writing(path: str) -> AbstractContextManager[None]:
     """Say what cannot be written, whatever of it fails."""
+    return _told(
+        f"{path!r} cannot be written",
+        "A run writes its results there; what was published before is whole.",
+        "Free space or mend the permissions, then go on with --resume.",
+    )
+
+
+@contextmanager
+def _told(came: str, expected: str, remedy: str) -> Iterator[None]:
+    """Tell of any error but our own: every object store's library raises classes of its own."""
     try:
         yield
-    except OSError as error:
-        raise EnvironmentProblemError(
-            f"{path!r} cannot be written: {error.strerror or type(error).__name__}.",
-            "A run writes its results there; what was published before is whole.",
-            "Free space or mend the permissions, then go on with --resume.",
-        ) from error
+    except FedKimError:
+        raise
+    except Exception as error:
+        raise EnvironmentProblemError(f"{came}: {_cause(error)}.", expected, remedy) from error
+
+
+def _cause(error: Exception) -> str:
+    """Return the operating system's words, else the error's class and its first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _next_line(before: bytes, line: str) -> bytes:
+    """Return what makes ``line`` a line of its own after ``before``."""
+    end = b"\n" if before and not before.endswith(b"\n") else b""
+    return end + line.encode() + b"\n"
 
 
 def _replace_file(path: str, data: bytes) -> None:
@@ -264,15 +363,16 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
         EnvironmentProblemError: the disk is full, or nobody may write there.
     """
     _require_claim(folder)
+    unpublish(folder)
     with _writing(folder.path):
-        unpublish(folder)
         folder.fs.makedirs(folder.path, exist_ok=True)
     yield folder
-    files = {
-        name: {"sha256": folder.sha256(name), "size_bytes": folder.fs.size(folder.full(name))}
-        for name in folder.glob("**")
-        if folder.fs.isfile(folder.full(name))
-    }
+    with _reading(folder.path):
+        files = {
+            name: {"sha256": folder.sha256(name), "size_bytes": folder.fs.size(folder.full(name))}
+            for name in folder.glob("**")
+            if folder.fs.isfile(folder.full(name))
+        }
     manifest = {"kind": kind, "format_version": format_version, "files": files, **facts}
     _require_claim(folder)  # writing the files took its time
     folder.write_json(MANIFEST, manifest)
@@ -281,9 +381,10 @@ def publish(folder: Folder, kind: str, format_version: int, **facts: Any) -> Ite
 def unpublish(folder: Folder) -> None:
     """Remove a publication, or what was to become one; its manifest goes before its files do."""
     if is_published(folder):
-        folder.fs.rm(folder.full(MANIFEST))
+        folder.remove(MANIFEST)
     if folder.exists():
-        folder.fs.rm(folder.path, recursive=True)
+        with _writing(folder.path):
+            folder.fs.rm(folder.path, recursive=True)
 
 
 def _require_claim(folder: Folder) -> None:
@@ -330,7 +431,7 @@ def is_published(folder: Folder) -> bool:
 
 def is_copied(folder: Folder) -> bool:
     """Return whether what is published in ``folder`` was made elsewhere."""
-    return COPIED_FROM in folder.read_json(MANIFEST)
+    return COPIED_FROM in _manifest(folder)
 
 
 def require_replaceable(folder: Folder, kind: str) -> None:
@@ -340,12 +441,29 @@ def require_replaceable(folder: Folder, kind: str) -> None:
         StorageError: the folder holds files, and they are no earlier publication of ``kind``.
     """
     names = folder.names()
-    if names and (not is_published(folder) or folder.read_json(MANIFEST).get("kind") != kind):
+    if names and _kind(folder) != kind:
         raise StorageError(
             f"{folder.url!r} holds {names[0]!r} and is no {kind}.",
             f"A {kind} is written into a new folder, an empty one, or in place of an older {kind}.",
             "Name another folder.",
         )
+
+
+def _kind(folder: Folder) -> str | None:
+    """Return the kind of what is published; None where nothing is, or by another program."""
+    try:
+        return str(_manifest(folder)["kind"])
+    except StorageError:
+        return None
+
+
+def _manifest(folder: Folder) -> dict[str, Any]:
+    """Return the manifest, of whatever kind and format version.
+
+    Raises:
+        StorageError: there is none, or it is not one of ours.
+    """
+    return folder.read_fields(MANIFEST, _Manifest)
 
 
 def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, Any]:
@@ -361,8 +479,8 @@ def open_published(folder: Folder, kind: str, format_version: int) -> dict[str, 
             f"A whole {kind} has a {MANIFEST}, which is written last.",
             "Check the path; if a run is still writing it, wait or resume that run.",
         )
-    manifest: dict[str, Any] = folder.read_json(MANIFEST)
-    came = (manifest.get("kind"), manifest.get("format_version"))
+    manifest = _manifest(folder)
+    came = (manifest["kind"], manifest["format_version"])
     if came != (kind, format_version):
         raise StorageError(
             f"{folder.url!r} has the kind {came[0]!r} and format version {came[1]}.",
@@ -380,7 +498,7 @@ def require_unaltered(folder: Folder, name: str) -> None:
     Raises:
         StorageError: nothing is published there, or the file is missing, altered or not listed.
     """
-    fact = folder.read_json(MANIFEST)["files"].get(name, {})
+    fact = folder.read_fields(MANIFEST, _Manifest)["files"].get(name, {})
     _require_unaltered(folder, name, fact.get("sha256", "no such file"))
 
 

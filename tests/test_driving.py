@@ -18,7 +18,7 @@ from fedkim_ray.errors import StorageError
 from fedkim_ray.recipe_files import load_recipe
 from fedkim_ray.run_folder import RunFolder
 from fedkim_ray.run_status import read_status
-from fedkim_ray.storage import is_published, publish
+from fedkim_ray.storage import Claim, is_published, publish
 
 
 @pytest.fixture
@@ -94,6 +94,15 @@ def test_a_run_is_taken_from_a_driver_that_was_killed(
         time.sleep(0.01)
     with driving(run) as driven:
         aggregate(driven)
+
+
+@pytest.mark.parametrize("foreign", [[], {"driver": "golf"}])
+def test_a_record_that_is_none_of_ours_is_named(run: RunFolder, foreign: Any) -> None:
+    run.folder.write_json("driver.json", foreign)
+    with pytest.raises(StorageError, match=r"driver\.json' cannot be used"), driving(run):
+        pass
+    with pytest.raises(StorageError, match="Another driver took over"):
+        Claim(run.folder.url, "mine").require()
 
 
 def end(run: RunFolder, error: Exception, claim: str | None = None) -> tuple[str, str | None]:

@@ -86,3 +86,5 @@ def test_a_line_that_a_crash_cut_off_is_no_event(run: RunFolder) -> None:
     with Path(run.folder.full("log.jsonl")).open("a") as log:
         log.write('{"event": "client_fin')
     assert read_status(run)["current_round"]["waiting"] == ["a", "b", "c"]
+    run.log(FAILED)  # once the run goes on
+    assert read_status(run)["current_round"]["waiting"] == ["a", "c"]

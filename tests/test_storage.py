@@ -1,5 +1,6 @@
 """Publishing: whole or not at all, and held against its manifest when opened."""
 
+import errno
 import os
 import sys
 import uuid
@@ -9,17 +10,20 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from fedkim_ray.errors import EnvironmentProblemError, StorageError
 from fedkim_ray.storage import (
     MANIFEST,
     Claim,
     Folder,
+    beneath,
     copy_published,
     is_copied,
     is_published,
     open_published,
     publish,
+    require_replaceable,
     require_unaltered,
 )
 
@@ -118,6 +122,42 @@ def test_a_manifest_that_is_not_json_is_refused(folder: Folder) -> None:
         open_published(folder, "round", 1)
 
 
+FOREIGN = [
+    ("[]", "the whole: Input should be an object"),
+    ('{"name": "a web page"}', "kind: Field required"),
+    ('{"kind": "round", "format_version": 1}', "files: Field required"),
+    ('{"kind": "round", "format_version": 1, "files": ["a"]}', "files: Input should be"),
+    ('{"kind": "round", "format_version": 1, "files": {"a": {}}}', "files.a.sha256: Field"),
+]
+
+
+@pytest.mark.parametrize(("content", "fault"), FOREIGN)
+def test_a_manifest_that_is_none_of_ours_is_refused(
+    folder: Folder, content: str, fault: str
+) -> None:
+    folder.write_bytes(MANIFEST, content.encode())
+    refusal = rf"manifest\.json' cannot be used: {fault}.* with kind, format_version, files"
+    with pytest.raises(StorageError, match=refusal):
+        open_published(folder, "round", 1)
+    with pytest.raises(StorageError, match=refusal):
+        is_copied(folder)
+
+
+@pytest.mark.parametrize("content", ["{", *(content for content, _ in FOREIGN)])
+def test_nothing_is_published_over_what_is_none_of_ours(folder: Folder, content: str) -> None:
+    folder.write_bytes(MANIFEST, content.encode())
+    with pytest.raises(StorageError, match=r"holds 'manifest\.json' and is no round"):
+        require_replaceable(folder, "round")
+
+
+def test_an_older_publication_may_be_replaced(folder: Folder) -> None:
+    require_replaceable(folder, "round")
+    publish_two_files(folder)
+    require_replaceable(folder, "round")
+    with pytest.raises(StorageError, match="and is no bundle"):
+        require_replaceable(folder, "bundle")
+
+
 def test_tensors_come_back_equal_even_where_they_shared_memory(folder: Folder) -> None:
     whole = torch.arange(6.0).reshape(2, 3)
     folder.write_tensors("t.safetensors", {"whole": whole, "turned": whole.T})
@@ -130,6 +170,13 @@ def test_lines_are_appended_in_order(folder: Folder) -> None:
     folder.append_line("log.jsonl", "first")
     folder.append_line("log.jsonl", "second")
     assert folder.read_bytes("log.jsonl") == b"first\nsecond\n"
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(folder: Folder) -> None:
+    folder.write_bytes("log.jsonl", b"first\nsec")
+    folder.append_line("log.jsonl", "third")
+    folder.append_line("log.jsonl", "fourth")
+    assert folder.read_bytes("log.jsonl") == b"first\nsec\nthird\nfourth\n"
 
 
 def test_names_lists_what_lies_directly_inside(folder: Folder) -> None:
@@ -160,6 +207,88 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(
 def test_a_protocol_that_nobody_knows_is_named() -> None:
     with pytest.raises(StorageError, match=r"'s4://bucket/run' cannot be opened.*s3://BUCKET"):
         Folder.at("s4://bucket/run")
+
+
+def test_a_url_that_lacks_a_part_is_named() -> None:
+    with pytest.raises(StorageError, match=r"'github://a/b' cannot be opened.*org.*s3://BUCKET"):
+        Folder.at("github://a/b")
+
+
+class NoCredentialsError(Exception):
+    """What an object store's library raises, and no OSError."""
+
+
+class LockedFileSystem(MemoryFileSystem):
+    """An object store whose every answer is that error."""
+
+    protocol = "locked"
+
+    def _refuse(self, *args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials.\nSee its manual.")
+
+    exists = glob = cat_file = open = makedirs = pipe_file = rm = rm_file = _refuse
+
+
+class UnreachableFileSystem(MemoryFileSystem):
+    """An object store that asks its server for something as soon as it is named."""
+
+    protocol = "unreachable"
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials.\nSee its manual.")
+
+
+for store in (LockedFileSystem, UnreachableFileSystem):
+    fsspec.register_implementation(store.protocol, store, clobber=True)
+REASON = r"cannot be {}: NoCredentialsError: Unable to locate credentials\. .* permissions"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: folder.exists(),
+        lambda folder: folder.names(),
+        lambda folder: folder.glob("*.parquet"),
+        lambda folder: folder.read_bytes("run.json"),
+        lambda folder: folder.sha256("run.json"),
+        lambda folder: open_published(folder, "bundle", 1),
+        lambda folder: Folder.at("unreachable://bucket"),
+    ],
+)
+def test_a_store_that_gives_no_access_is_told(read: Callable[[Folder], object]) -> None:
+    with pytest.raises(EnvironmentProblemError, match=REASON.format("read")) as caught:
+        read(Folder.at("locked://bucket/run"))
+    assert type(beneath(caught.value)) is NoCredentialsError
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: folder.write_bytes("state.bin", b"new"),
+        lambda folder: folder.append_line("log.jsonl", "{}"),
+        lambda folder: folder.remove("abort.json"),
+        lambda folder: folder.require_writable(),
+    ],
+)
+def test_a_store_that_takes_nothing_is_told(write: Callable[[Folder], None]) -> None:
+    with pytest.raises(EnvironmentProblemError, match=REASON.format("written")):
+        write(Folder.at("locked://bucket/run"))
+
+
+def test_a_file_of_somebody_else_is_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    publish_two_files(folder)
+    monkeypatch.setattr(folder.fs, "open", refuse)
+    with pytest.raises(EnvironmentProblemError, match="cannot be read: Permission denied"):
+        open_published(folder, "round", 1)
+
+
+def test_a_folder_is_no_file(folder: Folder) -> None:
+    (folder / "run.json").write_bytes("a.bin", b"a")
+    with pytest.raises(StorageError, match=r"There is no file .*run\.json"):
+        folder.read_json("run.json")
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(

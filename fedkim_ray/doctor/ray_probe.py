@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
 from fedkim_ray.doctor.machine import machine_facts
-from fedkim_ray.storage import Folder
+from fedkim_ray.storage import Folder, beneath
 from fedkim_ray.types import ClientId
 
 PLACE_TIMEOUT_S = 30.0
@@ -45,9 +45,9 @@ class Probe:
         try:
             folder = Folder.at(url)
             folder.write_bytes(name, b"")
-            folder.fs.rm(folder.full(name))
+            folder.remove(name)
         except Exception as error:  # any storage library's error
-            return type(error).__name__
+            return type(beneath(error)).__name__
         return ""
 
     def read_problem(self, url: str, client: ClientId) -> str:
@@ -60,7 +60,7 @@ class Probe:
             with home.fs.open(home.full(files[0]), "rb") as file:
                 file.read(1)
         except Exception as error:
-            return type(error).__name__
+            return type(beneath(error)).__name__
         return ""
 
     def receive(self, refs: Sequence[Any]) -> float:

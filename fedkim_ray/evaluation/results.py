@@ -179,14 +179,14 @@ def write_report(report: EvaluationReport, folder: Folder) -> None:
     A report of other answers goes before these come: a kill leaves either none or a whole one.
     """
     if folder.exists(REPORT):
-        folder.fs.rm(folder.full(REPORT))
+        folder.remove(REPORT)
     sink = io.BytesIO()
     pq.write_table(report.answers if report.answers is not None else ANSWERS.empty_table(), sink)
     folder.write_bytes(TABLE, sink.getvalue())
     digest = hashlib.sha256(sink.getvalue()).hexdigest()
     folder.write_json(REPORT, {**report.model_dump(mode="json"), "answers_sha256": digest})
     if folder.exists(LOG):  # of an evaluation that kept answers as they came
-        folder.fs.rm(folder.full(LOG))
+        folder.remove(LOG)
 
 
 def read_report(folder: Folder) -> EvaluationReport:

@@ -15,8 +15,8 @@ from fedkim_ray.data.loading import SampleSet, load_samples, require_all, requir
 from fedkim_ray.data.root import CARD, DatasetCard, read_card, require_listed
 from fedkim_ray.data.schema import DataSpec
 from fedkim_ray.encoders.bundle import LightModel
-from fedkim_ray.errors import DataError
-from fedkim_ray.storage import Folder
+from fedkim_ray.errors import DataError, EnvironmentProblemError
+from fedkim_ray.storage import Folder, beneath
 from fedkim_ray.types import ClientId, Modality, Task, TaskId
 
 
@@ -63,8 +63,10 @@ def _card_if_shown(root: Folder) -> DatasetCard | None:
     """Return the root's card; None where this client may see its own folder alone."""
     try:
         return _card(root.url, root.fs.ukey(root.full(CARD))) if root.exists(CARD) else None
-    except PermissionError:
-        return None
+    except (PermissionError, EnvironmentProblemError) as error:
+        if isinstance(beneath(error), PermissionError):
+            return None
+        raise
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch.nn import functional as F
 
 from fedkim_ray.data.demo.tiny import SPEC, write_tiny_root
@@ -13,7 +14,6 @@ from fedkim_ray.data.loading import collate
 from fedkim_ray.errors import DataError, ParamsMismatchError, TrainingDivergedError
 from fedkim_ray.federation.client import Client, OpenClients, seed_of
 from fedkim_ray.federation.update import ClientUpdate, validate_update
-from fedkim_ray.storage import Folder
 from fedkim_ray.types import param_group
 
 
@@ -205,10 +205,10 @@ def test_a_file_that_the_card_does_not_name_is_refused(tiny, own_root: Path) -> 
 def test_a_client_needs_to_see_no_more_than_its_own_folder(
     tiny, own_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(folder: Folder, name: str) -> bool:
-        raise PermissionError(f"{name} is not yours")
+    def refuse(fs: LocalFileSystem, path: str) -> bool:
+        raise PermissionError(f"{path} is not yours")
 
-    monkeypatch.setattr(Folder, "exists", refuse)
+    monkeypatch.setattr(LocalFileSystem, "exists", refuse)
     assert south_at(tiny, own_root)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from fedkim_ray.errors import DataError
-from fedkim_ray.storage import Folder
+from fedkim_ray.errors import DataError, EnvironmentProblemError
+from fedkim_ray.storage import Folder, beneath
 
 STALL_S = 60.0
 """Seconds that a server may take to accept a connection, and to send the next bytes."""
@@ -46,11 +46,11 @@ def answering(folder: Folder) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except _failures() as error:
-        if folder.is_local:
+    except (EnvironmentProblemError, *_failures()) as error:
+        if folder.is_local or not isinstance(beneath(error), _failures()):
             raise
         raise DataError(
-            f"{folder.url!r} stopped answering ({type(error).__name__}).",
+            f"{folder.url!r} stopped answering ({type(beneath(error)).__name__}).",
             f"A server sends the next bytes within {STALL_S:g} s, and every file whole.",
             "Check address, rights and network, and import again: what was read is kept.",
         ) from None
