@@ -1,5 +1,7 @@
 """What the doctor has seen, before anything is judged."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedkim_ray.types import ClientId, Frozen
@@ -40,12 +42,23 @@ class NodeFacts(Frozen):
     """What it was started with, and Ray's own."""
 
 
+class SilentNode(Frozen):
+    """A living node of which nothing is known: no process starts there, or none answers."""
+
+    address: str
+    problem: str
+
+
 class ClientFacts(Frozen):
     """One client, seen from the node that it will run on."""
 
     client: ClientId
-    node: str
-    """Address; empty where no node can take it."""
+    node: str = ""
+    """Address; empty where no process of it starts."""
+    failed: Literal["", "placement", "storage", "privacy", "bandwidth"] = ""
+    """The step at which the look ended, in this order; empty where it was whole."""
+    problem: str = ""
+    """Why it ended there."""
     data_problem: str = ""
     """Why its own data cannot be read there; empty where they can."""
     readable_others: tuple[ClientId, ...] = ()

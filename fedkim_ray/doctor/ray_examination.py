@@ -11,6 +11,7 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_silent,
 )
 from fedkim_ray.doctor.machine import machine_facts, taken_ports
 from fedkim_ray.doctor.needs import Needs, needs_of
@@ -47,9 +48,14 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
 
 def _cluster(run_url: str | None, token: bool) -> list[Finding]:
     with join_or_start():
-        nodes = look_at_nodes(run_url)
+        nodes, silent = look_at_nodes(run_url)
     machines = [f for node in nodes for f in judge_machine(node.machine)]
-    return [*machines, judge_auth(token, len(nodes)), *judge_nodes(nodes)]
+    return [
+        *judge_silent(silent),
+        *machines,
+        judge_auth(token, len(nodes)),
+        *judge_nodes(nodes),
+    ]
 
 
 def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Finding]:
@@ -67,15 +73,17 @@ def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Findin
 def _of_nodes(
     recipe: Recipe, needs: Needs, clients: Sequence[ClientId], run_url: str | None, token: bool
 ) -> list[Finding]:
-    nodes = look_at_nodes(run_url)
+    nodes, silent = look_at_nodes(run_url)
     found = [] if len(nodes) == 1 else [f for n in nodes for f in judge_machine(n.machine)]
     found += [
+        *judge_silent(silent),
         judge_auth(token, len(nodes)),
         *judge_nodes(nodes),
         *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
     ]
     pins = recipe.federation.client_resources, recipe.federation.client_selector
-    for facts in look_at_clients(clients, *pins, recipe.data.root, needs.global_model):
+    sizes = needs.global_model, recipe.federation.client_timeout_s
+    for facts in look_at_clients(clients, *pins, recipe.data.root, *sizes):
         found += judge_client(facts, recipe, needs)
     return found
 

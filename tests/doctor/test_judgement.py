@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from fedkim_ray.config import Recipe
-from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
+from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import GIB, Finding, exit_code, size, worst_first
 from fedkim_ray.doctor.judgement import (
     judge_auth,
@@ -13,6 +13,7 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_silent,
 )
 from fedkim_ray.doctor.needs import Needs
 from fedkim_ray.recipe_files import load_recipe
@@ -108,8 +109,34 @@ def test_the_line_is_judged_by_what_it_leaves_of_the_deadline(
         assert "client_timeout_s to 104" in line.remedy
 
 
+def test_a_node_where_nothing_starts_fails_by_its_name() -> None:
+    [found] = judge_silent([SilentNode(address="10.0.0.9", problem="No module named 'fedkim_ray'")])
+    assert (found.level, found.where) == ("fail", "10.0.0.9")
+    assert "No module named 'fedkim_ray'" in found.came
+    assert judge_nodes([]) == []
+
+
+# Each step is judged by itself: what came before it was seen, what comes after it was not.
+@pytest.mark.parametrize(
+    ("failed", "checks"),
+    [
+        ("placement", {"placement": "fail"}),
+        ("storage", {"storage": "fail"}),
+        ("privacy", {"storage": "ok", "privacy": "warn"}),
+        ("bandwidth", {"storage": "ok", "privacy": "ok", "bandwidth": "fail"}),
+    ],
+)
+def test_a_look_that_ends_early_says_at_which_step(
+    recipe: Recipe, failed: str, checks: dict[str, str]
+) -> None:
+    facts = {"client": "north", "node": "n", "failed": failed, "problem": "no answer in time"}
+    found = judge_client(ClientFacts.model_validate(facts), recipe, NEEDS)
+    assert {finding.check: finding.level for finding in found} == checks
+    assert found[-1].came.endswith(": no answer in time")
+
+
 def test_a_client_nobody_can_take_and_data_that_others_can_read(recipe: Recipe) -> None:
-    [nowhere] = judge_client(ClientFacts(client="north", node=""), recipe, NEEDS)
+    [nowhere] = judge_client(ClientFacts(client="north", failed="placement"), recipe, NEEDS)
     assert nowhere.level == "fail"
     assert "hospital_north" in nowhere.came
     there = ClientFacts(
