@@ -36,8 +36,10 @@ class NodeFacts(Frozen):
     """Its clock less the driver's."""
     clock_error_s: float
     """Half the round trip: the skew is known no better than this."""
-    run_problem: str
-    """Why the run folder cannot be written from there; empty where it can."""
+    run_problem: str = ""
+    """Why the driver's run folder cannot be written from there; empty where it can."""
+    drives: bool = False
+    """Whether the driver is on it."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What it was started with, and Ray's own."""
 

@@ -1,12 +1,12 @@
 """From facts to findings: pure, so that every verdict is tested without a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
-from fedkim_ray.federation.resources import missing_labels
+from fedkim_ray.federation.resources import fits, missing_labels
 
 MIN_DISK_BYTES = 5 * 2**30
 """Ray spills objects and writes logs; below this a long run is at risk."""
@@ -81,8 +81,7 @@ def judge_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
     if not nodes:
         return []
     first = nodes[0].machine
-    each = [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
-    return [*each, *_run_folder(nodes)]
+    return [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
 
 
 def _same_versions(machine: MachineFacts, first: MachineFacts) -> Finding:
@@ -111,22 +110,27 @@ def _clock(node: NodeFacts) -> Finding:
     )
 
 
-def _run_folder(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    closed = [node for node in nodes if node.run_problem]
-    findings = [
+def judge_run_folder(nodes: Sequence[NodeFacts], selector: Mapping[str, str]) -> list[Finding]:
+    """Judge who cannot write the run folder: the driver must, and an injection worker.
+
+    Args:
+        nodes: Those that are there.
+        selector: What injection workers ask of a node's labels.
+    """
+    takers = [node for node in nodes if fits(selector, node.labels)]
+    stopped = all(node.run_problem for node in takers)
+    return [
         _finding(
             "run folder",
             node.machine.address,
-            "warn",
+            "fail" if node.drives or (stopped and node in takers) else "warn",
             f"cannot be written from there ({node.run_problem})",
-            "Let the nodes of injection workers write it; those of clients need not.",
+            "Name a folder in --out that the driver and the nodes of injection workers share, and "
+            "let both write it; nodes of clients need not.",
         )
-        for node in closed
+        for node in nodes
+        if node.run_problem
     ]
-    if len(closed) == len(nodes):
-        remedy = "Correct --out, its credentials, or its permissions."
-        findings.append(_finding("run folder", "all nodes", "fail", "no node can write it", remedy))
-    return findings
 
 
 def judge_auth(token: bool, num_nodes: int) -> Finding:

@@ -11,6 +11,7 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_run_folder,
     judge_silent,
 )
 from fedkim_ray.doctor.machine import machine_facts, taken_ports
@@ -31,7 +32,7 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
 
     Args:
         recipe: A run to examine for; without one the machine, and the cluster if there is one.
-        run_url: Folder that the run would write.
+        run_url: Folder that the run would write; a local one by its whole path.
         token: Whether this user's requests to Ray carry a token.
     """
     findings = judge_machine(machine_facts())
@@ -55,6 +56,7 @@ def _cluster(run_url: str | None, token: bool) -> list[Finding]:
         *machines,
         judge_auth(token, len(nodes)),
         *judge_nodes(nodes),
+        *judge_run_folder(nodes, {}),
     ]
 
 
@@ -79,6 +81,7 @@ def _of_nodes(
         *judge_silent(silent),
         judge_auth(token, len(nodes)),
         *judge_nodes(nodes),
+        *judge_run_folder(nodes, recipe.injection.worker_selector),
         *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
     ]
     pins = recipe.federation.client_resources, recipe.federation.client_selector

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.machine import machine_facts
+from fedkim_ray.doctor.shared_folder import clear_mark, find_mark, leave_mark
 from fedkim_ray.storage import Folder
 from fedkim_ray.types import ClientId
 
@@ -42,16 +43,24 @@ class Probe:
         """Return this node's time."""
         return time.time()
 
-    def write_problem(self, url: str) -> str:
-        """Write and remove a file in the folder at ``url``; say why that fails."""
-        name = f".doctor-{uuid.uuid4().hex}"
+    def leave_mark(self, url: str, name: str) -> str:
+        """Leave a file in the folder at ``url`` for other nodes to find; say why that fails."""
         try:
-            folder = Folder.at(url)
-            folder.write_bytes(name, b"")
-            folder.fs.rm(folder.full(name))
+            self._made = leave_mark(url, name)
         except Exception as error:  # any storage library's error
-            return type(error).__name__
+            return _named(error)
         return ""
+
+    def find_mark(self, url: str, name: str) -> str:
+        """Look for another node's file and write one beside it; say what is wrong."""
+        try:
+            return find_mark(url, name)
+        except Exception as error:
+            return _named(error)
+
+    def clear_mark(self, url: str, name: str) -> None:
+        """Remove what ``leave_mark`` left."""
+        clear_mark(url, name, self._made)
 
     def read_problem(self, url: str, client: ClientId) -> str:
         """Open a file of a client's and drop its first byte; say why that fails."""
@@ -63,7 +72,7 @@ class Probe:
             with home.fs.open(home.full(files[0]), "rb") as file:
                 file.read(1)
         except Exception as error:
-            return type(error).__name__
+            return _named(error)
         return ""
 
     def receive(self, refs: Sequence[Any]) -> float:
@@ -81,29 +90,29 @@ RemoteProbe: Any = ray.remote(num_cpus=0, max_restarts=0)(Probe)
 
 
 def look_at_nodes(run_url: str | None) -> tuple[list[NodeFacts], list[SilentNode]]:
-    """Return the facts of the nodes that are alive, and which of these nodes give none.
+    """Return the facts of living nodes, the driver's first, and which of the nodes give none.
 
     Args:
         run_url: Folder that a run would write; not tried where None.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    here = ray.get_runtime_context().get_node_id()
+    living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = sorted(living, key=lambda node: bool(node["NodeID"] != here))
     probes = [_probe_on(node["NodeID"]) for node in nodes]
-    facts, silent = [], []
     try:
-        machines = [
-            probe.machine.remote(node["NodeManagerAddress"])
-            for node, probe in zip(nodes, probes, strict=True)
-        ]
-        ray.wait(machines, num_returns=len(machines), timeout=START_TIMEOUT_S)
-        for node, probe, machine in zip(nodes, probes, machines, strict=True):
-            try:
-                facts.append(_node(node, probe, ray.get(machine, timeout=0), run_url))
-            except RayError as error:
-                silent.append(SilentNode(address=node["NodeManagerAddress"], problem=_why(error)))
+        seen = _seen(nodes, probes)
+        heard = [k for k, each in enumerate(seen) if isinstance(each, NodeFacts)]
+        if run_url and 0 in heard:
+            problems = _run_problems(run_url, [probes[k] for k in heard])
+            for k, problem in zip(heard, problems, strict=True):
+                seen[k] = seen[k].model_copy(update={"run_problem": problem})
     finally:
         for probe in probes:
             _end(probe)
-    return facts, silent
+    return (
+        [each for each in seen if isinstance(each, NodeFacts)],
+        [each for each in seen if isinstance(each, SilentNode)],
+    )
 
 
 def look_at_clients(
@@ -131,7 +140,23 @@ def look_at_clients(
     return found
 
 
-def _node(node: Mapping[str, Any], probe: Any, machine: MachineFacts, url: str | None) -> NodeFacts:
+def _seen(
+    nodes: Sequence[Mapping[str, Any]], probes: Sequence[Any]
+) -> list[NodeFacts | SilentNode]:
+    """Return what each node's probe says; all have the same time to start."""
+    pairs = list(zip(nodes, probes, strict=True))
+    machines = [probe.machine.remote(node["NodeManagerAddress"]) for node, probe in pairs]
+    ray.wait(machines, num_returns=len(machines), timeout=START_TIMEOUT_S)
+    seen: list[NodeFacts | SilentNode] = []
+    for (node, probe), machine in zip(pairs, machines, strict=True):
+        try:
+            seen.append(_node(node, probe, ray.get(machine, timeout=0)))
+        except RayError as error:
+            seen.append(SilentNode(address=node["NodeManagerAddress"], problem=_why(error)))
+    return seen
+
+
+def _node(node: Mapping[str, Any], probe: Any, machine: MachineFacts) -> NodeFacts:
     """Ask a probe that has started.
 
     Raises:
@@ -142,9 +167,24 @@ def _node(node: Mapping[str, Any], probe: Any, machine: MachineFacts, url: str |
         machine=machine,
         clock_ahead_s=ahead,
         clock_error_s=error,
-        run_problem=_answer(probe.write_problem.remote(url)) if url else "",
+        drives=node["NodeID"] == ray.get_runtime_context().get_node_id(),
         labels=node["Labels"],
     )
+
+
+def _run_problems(url: str, probes: Sequence[Any]) -> list[str]:
+    """Return why the run folder cannot be written, or is another folder, for each probe's node.
+
+    The first is on the driver's: what it cannot write is not asked of the others.
+    """
+    name = f".doctor-{uuid.uuid4().hex}"
+    first, *others = probes
+    if problem := _answer(first.leave_mark.remote(url, name)):
+        return [problem, *("" for _ in others)]
+    looks = [other.find_mark.remote(url, name) for other in others]
+    problems = [_answer(look) for look in looks]
+    _answer(first.clear_mark.remote(url, name))
+    return ["", *problems]
 
 
 def _client(
@@ -181,11 +221,16 @@ def _client(
 
 
 def _answer(ref: Any) -> str:
-    """Return what a probe says of storage; that it says nothing in time is an answer, too."""
+    """Return what a probe says of storage; that it says nothing is an answer, too."""
     try:
         return str(ray.get(ref, timeout=ANSWER_TIMEOUT_S))
-    except GetTimeoutError as error:
+    except RayError as error:
         return _why(error)
+
+
+def _named(error: Exception) -> str:
+    """Return the kind of an error, or of the one that it was raised for."""
+    return type(error.__cause__ or error).__name__
 
 
 def _why(error: RayError) -> str:

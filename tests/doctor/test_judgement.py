@@ -13,6 +13,7 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_run_folder,
     judge_silent,
 )
 from fedkim_ray.doctor.needs import Needs
@@ -83,10 +84,22 @@ def test_nodes_are_held_against_the_first_and_against_our_clock() -> None:
     assert any("torch 2.12.0 (not 2.13.0)" in finding.came for finding in found)
 
 
-def test_a_run_folder_that_no_node_can_write_fails_and_one_such_node_warns() -> None:
+def test_the_driver_and_an_injection_worker_must_write_the_run_folder() -> None:
     closed = node(run_problem="PermissionError")
-    assert levels(judge_nodes([node(), closed]), "run folder") == ["warn"]
-    assert levels(judge_nodes([closed, closed]), "run folder") == ["warn", "warn", "fail"]
+    head = node().model_copy(update={"drives": True})
+    no_head = head.model_copy(update={"run_problem": "PermissionError"})
+    injects = {"labels": {"role": "injection"}}
+    apart, shut = node().model_copy(update=injects), closed.model_copy(update=injects)
+    role = {"role": "injection"}
+    for nodes, expected in [
+        ([head, node(), apart], []),
+        ([head, closed, apart], ["warn"]),  # a client's
+        ([head, apart, shut], ["warn"]),  # one of two
+        ([head, node(), shut], ["fail"]),
+        ([no_head, apart], ["fail"]),
+    ]:
+        assert [found.level for found in judge_run_folder(nodes, role)] == expected
+    assert [found.level for found in judge_run_folder([head, closed], {})] == ["warn"]
 
 
 def test_an_open_cluster_of_several_nodes_is_told() -> None:

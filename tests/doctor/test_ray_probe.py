@@ -75,7 +75,7 @@ def test_a_node_without_the_project_says_what_is_missing(
 
 def test_a_folder_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Hangs(Probe):
-        def write_problem(self, url: str) -> str:
+        def leave_mark(self, url: str, name: str) -> str:
             import time
 
             time.sleep(60.0)
@@ -86,3 +86,12 @@ def test_a_folder_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [here], silent = look_at_nodes("/nfs/run")
     assert silent == []
     assert here.run_problem == "no answer in time"
+
+
+def test_a_run_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, problem in [("new/run", ""), ("file/run", "NotADirectoryError")]:
+        [here], _ = look_at_nodes(str(tmp_path / place))
+        assert here.drives
+        assert here.run_problem == problem
+    assert os.listdir(tmp_path) == ["file"]
