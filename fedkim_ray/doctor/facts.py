@@ -40,6 +40,8 @@ class NodeFacts(Frozen):
     """Why the driver's run folder cannot be written from there; empty where it can."""
     drives: bool = False
     """Whether the driver is on it."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """All that Ray may give out there, held or free."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What it was started with, and Ray's own."""
 

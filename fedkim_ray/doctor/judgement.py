@@ -6,7 +6,7 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
-from fedkim_ray.federation.resources import fits, missing_labels
+from fedkim_ray.doctor.places import INJECTION, Place, may_come, room
 
 MIN_DISK_BYTES = 5 * 2**30
 """Ray spills objects and writes logs; below this a long run is at risk."""
@@ -110,14 +110,9 @@ def _clock(node: NodeFacts) -> Finding:
     )
 
 
-def judge_run_folder(nodes: Sequence[NodeFacts], selector: Mapping[str, str]) -> list[Finding]:
-    """Judge who cannot write the run folder: the driver must, and an injection worker.
-
-    Args:
-        nodes: Those that are there.
-        selector: What injection workers ask of a node's labels.
-    """
-    takers = [node for node in nodes if fits(selector, node.labels)]
+def judge_run_folder(nodes: Sequence[NodeFacts], injection: Place) -> list[Finding]:
+    """Judge who cannot write the run folder: the driver must, and an injection worker."""
+    takers = [node for node in nodes if room(injection, node)]
     stopped = all(node.run_problem for node in takers)
     return [
         _finding(
@@ -142,6 +137,35 @@ def judge_auth(token: bool, num_nodes: int) -> Finding:
         "warn" if open_to_all else "ok",
         "token" if token else "off: whoever reaches a node's ports can run code there",
         "Start every node with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN.",
+    )
+
+
+def judge_place(
+    place: Place, nodes: Sequence[NodeFacts], to_come: Sequence[Mapping[str, float]]
+) -> Finding:
+    """Judge whether nodes have all that each worker reserves, each of them on one node.
+
+    Args:
+        place: What the workers reserve.
+        nodes: Those that are there.
+        to_come: Resources of a node of each kind that an autoscaler may add.
+    """
+    has = sum(room(place, node) for node in nodes)
+    enough = has >= place.num_workers
+    missing: Level = "warn" if may_come(place, to_come) else "fail"
+    own = (
+        "injection.cpus_per_worker or num_workers, or correct its worker_selector."
+        if place.who == INJECTION
+        else "federation.cpus_per_client, or correct its client_resources or client_selector."
+    )
+    return _finding(
+        "placement",
+        place.who,
+        "ok" if enough else missing,
+        f"there is room ({place})"
+        if enough
+        else f"nodes have room for {has} of {place.num_workers}, each on one node: {place}",
+        f"Start such a node (--num-cpus, --resources, --labels) or let the autoscaler, lower {own}",
     )
 
 
@@ -223,17 +247,7 @@ def judge_needs(
     has = sum(node.machine.memory_free_bytes for node in nodes)
     largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
     short_of_gpus = injection.use_gpu and gpus < injection.num_workers
-    nowhere = missing_labels(
-        {"injection workers": injection.worker_selector}, [node.labels for node in nodes]
-    )
     return [
-        _finding(
-            "placement",
-            "injection workers",
-            "warn" if nowhere else "ok",
-            " ".join(nowhere) or "there is a node for them",
-            "Start such a node, let the autoscaler have one, or correct injection.worker_selector.",
-        ),
         _finding(
             "memory for the run",
             "cluster",

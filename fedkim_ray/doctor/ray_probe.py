@@ -168,6 +168,7 @@ def _node(node: Mapping[str, Any], probe: Any, machine: MachineFacts) -> NodeFac
         clock_ahead_s=ahead,
         clock_error_s=error,
         drives=node["NodeID"] == ray.get_runtime_context().get_node_id(),
+        resources=node["Resources"],
         labels=node["Labels"],
     )
 
