@@ -69,6 +69,13 @@ def most_resources() -> dict[str, float]:
     return {name: max(has.get(name, 0.0), float(grown.get(name, 0))) for name in names}
 
 
+def kinds_to_come() -> list[dict[str, float]]:
+    """Return the resources of a node of each kind that an autoscaler, if there is one, may add."""
+    config = state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return [dict(group.resources) for group in groups if group.max_count]
+
+
 def _require_listener(address: str) -> None:
     """Raise ConnectionError where nobody listens at ``host:port``; Ray finds `auto` by itself."""
     host, colon, port = address.split("://")[-1].rpartition(":")

@@ -2,6 +2,7 @@
 
 import pytest
 import ray
+from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
 from fedkim_ray import ray_connection, ray_session
 from fedkim_ray.errors import EnvironmentProblemError
@@ -39,6 +40,17 @@ def test_nodes_that_an_autoscaler_may_add_count(
     assert ray_connection.most_resources() == {"CPU": 36.0, "GPU": 4.0}
     cluster["grow_to"] = {"CPU": 2}  # more nodes are there than the autoscaler would keep
     assert ray_connection.most_resources() == {"CPU": 4.0}
+
+
+def test_the_kinds_of_nodes_that_an_autoscaler_may_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ClusterConfig()
+    for name, cpus, most in [("small", 2, 4), ("large", 16, -1), ("retired", 64, 0)]:
+        group = config.node_group_configs.add(name=name, max_count=most)
+        group.resources["CPU"] = cpus
+    monkeypatch.setattr(ray_connection.state, "get_cluster_config", lambda: config)
+    assert ray_connection.kinds_to_come() == [{"CPU": 2.0}, {"CPU": 16.0}]
+    monkeypatch.setattr(ray_connection.state, "get_cluster_config", lambda: None)
+    assert ray_connection.kinds_to_come() == []
 
 
 @pytest.mark.parametrize(("use_gpu", "gpus"), [("true", 2), ("false", 0)])

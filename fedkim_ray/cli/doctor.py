@@ -32,8 +32,10 @@ def doctor(
     loaded = load_recipe(recipe, overrides or []) if recipe else None
     from fedkim_ray.doctor.findings import exit_code, worst_first
     from fedkim_ray.doctor.ray_examination import examine
+    from fedkim_ray.storage import Folder
 
-    findings = worst_first(examine(loaded, out, token))
+    run_url = Folder.at(out).url if out else None  # other processes work in other folders
+    findings = worst_first(examine(loaded, run_url, token))
     if as_json:
         typer.echo(json.dumps([finding.model_dump() for finding in findings]))
     else:

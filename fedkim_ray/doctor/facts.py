@@ -1,5 +1,7 @@
 """What the doctor has seen, before anything is judged."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedkim_ray.types import ClientId, Frozen
@@ -34,18 +36,33 @@ class NodeFacts(Frozen):
     """Its clock less the driver's."""
     clock_error_s: float
     """Half the round trip: the skew is known no better than this."""
-    run_problem: str
-    """Why the run folder cannot be written from there; empty where it can."""
+    run_problem: str = ""
+    """Why the driver's run folder cannot be written from there; empty where it can."""
+    drives: bool = False
+    """Whether the driver is on it."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """All that Ray may give out there, held or free."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What it was started with, and Ray's own."""
+
+
+class SilentNode(Frozen):
+    """A living node of which nothing is known: no process starts there, or none answers."""
+
+    address: str
+    problem: str
 
 
 class ClientFacts(Frozen):
     """One client, seen from the node that it will run on."""
 
     client: ClientId
-    node: str
-    """Address; empty where no node can take it."""
+    node: str = ""
+    """Address; empty where no process of it starts."""
+    failed: Literal["", "placement", "storage", "privacy", "bandwidth"] = ""
+    """The step at which the look ended, in this order; empty where it was whole."""
+    problem: str = ""
+    """Why it ended there."""
     data_problem: str = ""
     """Why its own data cannot be read there; empty where they can."""
     readable_others: tuple[ClientId, ...] = ()

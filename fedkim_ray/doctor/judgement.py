@@ -1,12 +1,12 @@
 """From facts to findings: pure, so that every verdict is tested without a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedkim_ray.config import Recipe
-from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
+from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import Finding, Level, size
 from fedkim_ray.doctor.needs import Needs
-from fedkim_ray.federation.resources import missing_labels
+from fedkim_ray.doctor.places import INJECTION, Place, may_come, room
 
 MIN_DISK_BYTES = 5 * 2**30
 """Ray spills objects and writes logs; below this a long run is at risk."""
@@ -14,6 +14,9 @@ MAX_SKEW_S = 2.0
 """Events of a run are ordered by clocks; TLS and object stores' signatures fail at minutes."""
 TRANSFER_SHARE = 0.25
 """Share of a round's deadline that may go into moving parameters."""
+
+STEPS = ("placement", "storage", "privacy", "bandwidth")
+"""A look at a client, in order."""
 
 
 def judge_machine(facts: MachineFacts) -> list[Finding]:
@@ -58,11 +61,27 @@ def judge_machine(facts: MachineFacts) -> list[Finding]:
     ]
 
 
+def judge_silent(nodes: Sequence[SilentNode]) -> list[Finding]:
+    """Judge the nodes of which nothing is known."""
+    remedy = "Install the project there, in the version of all nodes, or take the node away."
+    return [
+        _finding(
+            "node",
+            node.address,
+            "fail",
+            f"no process of the project starts there: {node.problem}",
+            remedy,
+        )
+        for node in nodes
+    ]
+
+
 def judge_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Judge the nodes against one another and against the driver's clock."""
+    if not nodes:
+        return []
     first = nodes[0].machine
-    each = [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
-    return [*each, *_run_folder(nodes)]
+    return [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
 
 
 def _same_versions(machine: MachineFacts, first: MachineFacts) -> Finding:
@@ -91,22 +110,22 @@ def _clock(node: NodeFacts) -> Finding:
     )
 
 
-def _run_folder(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    closed = [node for node in nodes if node.run_problem]
-    findings = [
+def judge_run_folder(nodes: Sequence[NodeFacts], injection: Place) -> list[Finding]:
+    """Judge who cannot write the run folder: the driver must, and an injection worker."""
+    takers = [node for node in nodes if room(injection, node)]
+    stopped = all(node.run_problem for node in takers)
+    return [
         _finding(
             "run folder",
             node.machine.address,
-            "warn",
+            "fail" if node.drives or (stopped and node in takers) else "warn",
             f"cannot be written from there ({node.run_problem})",
-            "Let the nodes of injection workers write it; those of clients need not.",
+            "Name a folder in --out that the driver and the nodes of injection workers share, and "
+            "let both write it; nodes of clients need not.",
         )
-        for node in closed
+        for node in nodes
+        if node.run_problem
     ]
-    if len(closed) == len(nodes):
-        remedy = "Correct --out, its credentials, or its permissions."
-        findings.append(_finding("run folder", "all nodes", "fail", "no node can write it", remedy))
-    return findings
 
 
 def judge_auth(token: bool, num_nodes: int) -> Finding:
@@ -121,38 +140,92 @@ def judge_auth(token: bool, num_nodes: int) -> Finding:
     )
 
 
+def judge_place(
+    place: Place, nodes: Sequence[NodeFacts], to_come: Sequence[Mapping[str, float]]
+) -> Finding:
+    """Judge whether nodes have all that each worker reserves, each of them on one node.
+
+    Args:
+        place: What the workers reserve.
+        nodes: Those that are there.
+        to_come: Resources of a node of each kind that an autoscaler may add.
+    """
+    has = sum(room(place, node) for node in nodes)
+    enough = has >= place.num_workers
+    missing: Level = "warn" if may_come(place, to_come) else "fail"
+    own = (
+        "injection.cpus_per_worker or num_workers, or correct its worker_selector."
+        if place.who == INJECTION
+        else "federation.cpus_per_client, or correct its client_resources or client_selector."
+    )
+    return _finding(
+        "placement",
+        place.who,
+        "ok" if enough else missing,
+        f"there is room ({place})"
+        if enough
+        else f"nodes have room for {has} of {place.num_workers}, each on one node: {place}",
+        f"Start such a node (--num-cpus, --resources, --labels) or let the autoscaler, lower {own}",
+    )
+
+
 def judge_client(facts: ClientFacts, recipe: Recipe, needs: Needs) -> list[Finding]:
-    """Judge one client's place, data and line."""
+    """Judge one client's place, data and line, up to the step at which the look ended."""
     who = f"{facts.client} at {facts.node or '?'}"
-    pins = recipe.federation.pins(facts.client)
-    if not facts.node:
-        remedy = (
-            "Start its node with these --resources or --labels, correct federation's "
-            "client_resources or client_selector, or wait for a run that holds them."
-        )
-        return [_finding("placement", who, "fail", f"no node takes it ({pins})", remedy)]
-    others = ", ".join(facts.readable_others)
-    return [
-        _finding(
-            "storage",
-            who,
-            "fail" if facts.data_problem else "ok",
-            f"its data cannot be read ({facts.data_problem})"
-            if facts.data_problem
-            else "its data can be read",
-            "Mount them on that node, readable by the user that Ray runs as.",
-        ),
-        _finding(
-            "privacy",
-            who,
-            "warn" if others else "ok",
-            f"the data of {others} can be read there too" if others else "no other client's data",
-            "Let each node's own user alone read its client's folder."
-            if pins
-            else "Pin clients to nodes of their own with federation.client_resources.",
-        ),
+    findings = [
+        _storage(facts, who),
+        _privacy(facts, who, bool(recipe.federation.pins(facts.client))),
         _deadline(facts, who, recipe.federation.client_timeout_s, needs.global_model),
     ]
+    if facts.failed:
+        seen = STEPS[: STEPS.index(facts.failed)]
+        findings = [finding for finding in findings if finding.check in seen]
+        findings.append(_ended(facts, who, recipe))
+    return findings
+
+
+def _ended(facts: ClientFacts, who: str, recipe: Recipe) -> Finding:
+    """Judge the step at which the look at a client ended."""
+    came, remedy = {
+        "placement": (
+            f"no node takes it ({recipe.federation.pins(facts.client)})",
+            "Start its node with these --resources or --labels, correct federation's "
+            "client_resources or client_selector, or wait for a run that holds them.",
+        ),
+        "storage": ("its data were not opened", "Look whether that node's mount of them hangs."),
+        "privacy": ("others' data were not tried", "Look whether a mount of that node hangs."),
+        "bandwidth": (
+            "a global model does not get there and back",
+            "Open Ray's ports between that node and the driver's, or raise "
+            "federation.client_timeout_s.",
+        ),
+    }[facts.failed]
+    level: Level = "warn" if facts.failed == "privacy" else "fail"
+    return _finding(facts.failed, who, level, f"{came}: {facts.problem}", remedy)
+
+
+def _storage(facts: ClientFacts, who: str) -> Finding:
+    problem = facts.data_problem
+    return _finding(
+        "storage",
+        who,
+        "fail" if problem else "ok",
+        f"its data cannot be read ({problem})" if problem else "its data can be read",
+        "Mount them on that node, readable by the user that Ray runs as.",
+    )
+
+
+def _privacy(facts: ClientFacts, who: str, pinned: bool) -> Finding:
+    others = ", ".join(facts.readable_others)
+    return _finding(
+        "privacy",
+        who,
+        "warn" if others else "ok",
+        f"the data of {others} can be read there too" if others else "no other client's data",
+        "Let each node's own user alone read its client's folder."
+        if pinned
+        else "Pin clients to nodes of their own with federation.client_resources.",
+    )
 
 
 def judge_needs(
@@ -174,17 +247,7 @@ def judge_needs(
     has = sum(node.machine.memory_free_bytes for node in nodes)
     largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
     short_of_gpus = injection.use_gpu and gpus < injection.num_workers
-    nowhere = missing_labels(
-        {"injection workers": injection.worker_selector}, [node.labels for node in nodes]
-    )
     return [
-        _finding(
-            "placement",
-            "injection workers",
-            "warn" if nowhere else "ok",
-            " ".join(nowhere) or "there is a node for them",
-            "Start such a node, let the autoscaler have one, or correct injection.worker_selector.",
-        ),
         _finding(
             "memory for the run",
             "cluster",

@@ -11,14 +11,18 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_place,
+    judge_run_folder,
+    judge_silent,
 )
 from fedkim_ray.doctor.machine import machine_facts, taken_ports
 from fedkim_ray.doctor.needs import Needs, needs_of
+from fedkim_ray.doctor.places import INJECTION, Place, injection_place, places_of
 from fedkim_ray.doctor.ray_probe import look_at_clients, look_at_nodes
 from fedkim_ray.errors import EnvironmentProblemError, FedKimError
 from fedkim_ray.injection.base_model import find_base
 from fedkim_ray.pipeline import plan_run
-from fedkim_ray.ray_connection import join_or_start, joins_a_cluster, most_resources
+from fedkim_ray.ray_connection import join_or_start, joins_a_cluster, kinds_to_come, most_resources
 from fedkim_ray.ray_session import ray_session
 from fedkim_ray.types import ClientId
 
@@ -30,7 +34,7 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
 
     Args:
         recipe: A run to examine for; without one the machine, and the cluster if there is one.
-        run_url: Folder that the run would write.
+        run_url: Folder that the run would write; a local one by its whole path.
         token: Whether this user's requests to Ray carry a token.
     """
     findings = judge_machine(machine_facts())
@@ -47,9 +51,15 @@ def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Fin
 
 def _cluster(run_url: str | None, token: bool) -> list[Finding]:
     with join_or_start():
-        nodes = look_at_nodes(run_url)
+        nodes, silent = look_at_nodes(run_url)
     machines = [f for node in nodes for f in judge_machine(node.machine)]
-    return [*machines, judge_auth(token, len(nodes)), *judge_nodes(nodes)]
+    return [
+        *judge_silent(silent),
+        *machines,
+        judge_auth(token, len(nodes)),
+        *judge_nodes(nodes),
+        *judge_run_folder(nodes, Place(who=INJECTION)),
+    ]
 
 
 def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Finding]:
@@ -67,15 +77,23 @@ def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Findin
 def _of_nodes(
     recipe: Recipe, needs: Needs, clients: Sequence[ClientId], run_url: str | None, token: bool
 ) -> list[Finding]:
-    nodes = look_at_nodes(run_url)
+    nodes, silent = look_at_nodes(run_url)
     found = [] if len(nodes) == 1 else [f for n in nodes for f in judge_machine(n.machine)]
     found += [
+        *judge_silent(silent),
         judge_auth(token, len(nodes)),
         *judge_nodes(nodes),
+        *judge_run_folder(nodes, injection_place(recipe)),
         *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
     ]
+    to_come = kinds_to_come()
+    places = [judge_place(place, nodes, to_come) for place in places_of(recipe, clients)]
+    found += places
+    without_room = {place.where for place in places if place.level != "ok"}
+    clients = [client for client in clients if client not in without_room]
     pins = recipe.federation.client_resources, recipe.federation.client_selector
-    for facts in look_at_clients(clients, *pins, recipe.data.root, needs.global_model):
+    sizes = needs.global_model, recipe.federation.client_timeout_s
+    for facts in look_at_clients(clients, *pins, recipe.data.root, *sizes):
         found += judge_client(facts, recipe, needs)
     return found
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from fedkim_ray.config import Recipe
-from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts
+from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import GIB, Finding, exit_code, size, worst_first
 from fedkim_ray.doctor.judgement import (
     judge_auth,
@@ -13,8 +13,12 @@ from fedkim_ray.doctor.judgement import (
     judge_machine,
     judge_needs,
     judge_nodes,
+    judge_place,
+    judge_run_folder,
+    judge_silent,
 )
 from fedkim_ray.doctor.needs import Needs
+from fedkim_ray.doctor.places import INJECTION, Place, places_of
 from fedkim_ray.recipe_files import load_recipe
 
 NEEDS = Needs(
@@ -52,6 +56,18 @@ def node(ahead_s: float = 0.0, run_problem: str = "", **changes: object) -> Node
     )
 
 
+def has(cpus: float, **labels: str) -> NodeFacts:
+    return node().model_copy(update={"resources": {"CPU": cpus}, "labels": labels})
+
+
+def placement(
+    recipe: Recipe, nodes: Sequence[NodeFacts], *to_come: dict[str, float]
+) -> dict[str, str]:
+    places = places_of(recipe, ["north", "south"])
+    found = [judge_place(place, nodes, to_come) for place in places]
+    return {finding.where: finding.level for finding in found}
+
+
 def levels(findings: Sequence[Finding], check: str) -> list[str]:
     return [finding.level for finding in findings if finding.check == check]
 
@@ -82,10 +98,24 @@ def test_nodes_are_held_against_the_first_and_against_our_clock() -> None:
     assert any("torch 2.12.0 (not 2.13.0)" in finding.came for finding in found)
 
 
-def test_a_run_folder_that_no_node_can_write_fails_and_one_such_node_warns() -> None:
+def test_the_driver_and_an_injection_worker_must_write_the_run_folder() -> None:
     closed = node(run_problem="PermissionError")
-    assert levels(judge_nodes([node(), closed]), "run folder") == ["warn"]
-    assert levels(judge_nodes([closed, closed]), "run folder") == ["warn", "warn", "fail"]
+    head = node().model_copy(update={"drives": True})
+    no_head = head.model_copy(update={"run_problem": "PermissionError"})
+    injects = {"labels": {"role": "injection"}}
+    apart, shut = node().model_copy(update=injects), closed.model_copy(update=injects)
+    role = Place(who=INJECTION, labels={"role": "injection"})
+    for nodes, expected in [
+        ([head, node(), apart], []),
+        ([head, closed, apart], ["warn"]),  # a client's
+        ([head, apart, shut], ["warn"]),  # one of two
+        ([head, node(), shut], ["fail"]),
+        ([no_head, apart], ["fail"]),
+    ]:
+        assert [found.level for found in judge_run_folder(nodes, role)] == expected
+    assert [found.level for found in judge_run_folder([head, closed], Place(who=INJECTION))] == [
+        "warn"
+    ]
 
 
 def test_an_open_cluster_of_several_nodes_is_told() -> None:
@@ -108,8 +138,34 @@ def test_the_line_is_judged_by_what_it_leaves_of_the_deadline(
         assert "client_timeout_s to 104" in line.remedy
 
 
+def test_a_node_where_nothing_starts_fails_by_its_name() -> None:
+    [found] = judge_silent([SilentNode(address="10.0.0.9", problem="No module named 'fedkim_ray'")])
+    assert (found.level, found.where) == ("fail", "10.0.0.9")
+    assert "No module named 'fedkim_ray'" in found.came
+    assert judge_nodes([]) == []
+
+
+# Each step is judged by itself: what came before it was seen, what comes after it was not.
+@pytest.mark.parametrize(
+    ("failed", "checks"),
+    [
+        ("placement", {"placement": "fail"}),
+        ("storage", {"storage": "fail"}),
+        ("privacy", {"storage": "ok", "privacy": "warn"}),
+        ("bandwidth", {"storage": "ok", "privacy": "ok", "bandwidth": "fail"}),
+    ],
+)
+def test_a_look_that_ends_early_says_at_which_step(
+    recipe: Recipe, failed: str, checks: dict[str, str]
+) -> None:
+    facts = {"client": "north", "node": "n", "failed": failed, "problem": "no answer in time"}
+    found = judge_client(ClientFacts.model_validate(facts), recipe, NEEDS)
+    assert {finding.check: finding.level for finding in found} == checks
+    assert found[-1].came.endswith(": no answer in time")
+
+
 def test_a_client_nobody_can_take_and_data_that_others_can_read(recipe: Recipe) -> None:
-    [nowhere] = judge_client(ClientFacts(client="north", node=""), recipe, NEEDS)
+    [nowhere] = judge_client(ClientFacts(client="north", failed="placement"), recipe, NEEDS)
     assert nowhere.level == "fail"
     assert "hospital_north" in nowhere.came
     there = ClientFacts(
@@ -143,11 +199,37 @@ def test_gpus_that_an_autoscaler_may_add_count_as_they_do_for_the_run(
     assert line.came == f"{gpus} there or to come, 2 wanted"
 
 
-def test_injection_workers_need_a_node_whose_labels_fit() -> None:
+# Two sites of 2 CPUs and an injection node of 16: 20 CPUs in all, and no room for 4 on a site.
+def test_what_each_worker_reserves_must_be_on_one_node() -> None:
+    north, south = (has(2, site=site) for site in ("north", "south"))
+    nodes = [north, south, has(16, role="injection")]
+    select = "federation.client_selector={north: {site: north}, south: {site: south}}"
+    wanted = ["injection.cpus_per_worker=8", "injection.worker_selector={role: injection}", select]
+    fitting = load_recipe("tiny", wanted)
+    too_large = load_recipe("tiny", [*wanted, "federation.cpus_per_client=4"])
+    assert placement(fitting, nodes) == {"north": "ok", "south": "ok", INJECTION: "ok"}
+    assert placement(too_large, nodes) == {"north": "fail", "south": "fail", INJECTION: "ok"}
+    assert placement(too_large, nodes, {"CPU": 8})["north"] == "warn"  # what may come holds it
+    assert placement(too_large, nodes, {"CPU": 2})["north"] == "fail"
+    [first, *_] = [judge_place(place, nodes, []) for place in places_of(too_large, ["north"])]
+    assert "0 of 1, each on one node: CPU 4, site=north" in first.came
+
+
+def test_workers_may_stand_on_nodes_of_their_own() -> None:
+    four = ["injection.num_workers=4", "injection.cpus_per_worker=3", "injection.batch_size=4"]
+    recipe = load_recipe("tiny", four)
+    assert placement(recipe, [has(6), has(7)])[INJECTION] == "ok"  # two on each
+    assert placement(recipe, [has(11), has(2)])[INJECTION] == "fail"  # 13 CPUs, room for three
     apart = load_recipe("tiny", ["injection.worker_selector={site: '!in(north, south)'}"])
-    north = node().model_copy(update={"labels": {"site": "north"}})
-    assert levels(judge_needs(NEEDS, [north], apart, 0), "placement") == ["warn"]
-    assert levels(judge_needs(NEEDS, [north, node()], apart, 0), "placement") == ["ok"]
+    assert placement(apart, [has(8, site="north")])[INJECTION] == "fail"
+    assert placement(apart, [has(8, site="north"), has(1)])[INJECTION] == "ok"
+
+
+def test_a_slot_needs_room_and_a_plain_loop_needs_none() -> None:
+    four = ["federation.cpus_per_client=4", "federation.execution=pooled"]
+    assert placement(load_recipe("tiny", four), [has(2)]) == {"a slot": "fail", INJECTION: "ok"}
+    loop = load_recipe("tiny", ["federation.cpus_per_client=4", "federation.execution=local"])
+    assert placement(loop, [has(2)]) == {INJECTION: "ok"}
 
 
 def test_sizes_for_people() -> None:
