@@ -28,14 +28,14 @@ def doctor(
     from fedkim_ray.ray_auth import send_token_if_there_is_one
     from fedkim_ray.recipe_files import load_recipe
 
-    token = send_token_if_there_is_one()  # before Ray is imported
+    send_token_if_there_is_one()  # before Ray is imported
     loaded = load_recipe(recipe, overrides or []) if recipe else None
     from fedkim_ray.doctor.findings import exit_code, worst_first
     from fedkim_ray.doctor.ray_examination import examine
     from fedkim_ray.storage import Folder
 
     run_url = Folder.at(out).url if out else None  # other processes work in other folders
-    findings = worst_first(examine(loaded, run_url, token))
+    findings = worst_first(examine(loaded, run_url))
     if as_json:
         typer.echo(json.dumps([finding.model_dump() for finding in findings]))
     else:

@@ -36,6 +36,8 @@ class NodeFacts(Frozen):
     """Its clock less the driver's."""
     clock_error_s: float
     """Half the round trip: the skew is known no better than this."""
+    asks_token: bool
+    """Whether its processes refuse who shows no token."""
     run_problem: str = ""
     """Why the driver's run folder cannot be written from there; empty where it can."""
     drives: bool = False

@@ -63,7 +63,10 @@ def judge_machine(facts: MachineFacts) -> list[Finding]:
 
 def judge_silent(nodes: Sequence[SilentNode]) -> list[Finding]:
     """Judge the nodes of which nothing is known."""
-    remedy = "Install the project there, in the version of all nodes, or take the node away."
+    remedy = (
+        "Install the project there, in the version of all nodes, start it with the RAY_AUTH_MODE "
+        "that this shell has, or take the node away."
+    )
     return [
         _finding(
             "node",
@@ -77,11 +80,13 @@ def judge_silent(nodes: Sequence[SilentNode]) -> list[Finding]:
 
 
 def judge_nodes(nodes: Sequence[NodeFacts]) -> list[Finding]:
-    """Judge the nodes against one another and against the driver's clock."""
+    """Judge the nodes against one another, against the driver's clock, and against strangers."""
     if not nodes:
         return []
     first = nodes[0].machine
-    return [f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))]
+    return [_auth(nodes)] + [
+        f for n in nodes for f in (_same_versions(n.machine, first), _clock(n))
+    ]
 
 
 def _same_versions(machine: MachineFacts, first: MachineFacts) -> Finding:
@@ -128,14 +133,16 @@ def judge_run_folder(nodes: Sequence[NodeFacts], injection: Place) -> list[Findi
     ]
 
 
-def judge_auth(token: bool, num_nodes: int) -> Finding:
+def _auth(nodes: Sequence[NodeFacts]) -> Finding:
     """Judge whether strangers could run code on the cluster."""
-    open_to_all = not token and num_nodes > 1
+    exposed = sorted({node.machine.address for node in nodes if not node.asks_token})
     return _finding(
         "authentication",
         "cluster",
-        "warn" if open_to_all else "ok",
-        "token" if token else "off: whoever reaches a node's ports can run code there",
+        "warn" if exposed and len(nodes) > 1 else "ok",
+        f"off at {', '.join(exposed)}: whoever reaches a node's ports can run code there"
+        if exposed
+        else "every node asks for the token",
         "Start every node with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN.",
     )
 

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 
 from fedkim_ray.config import Recipe
+from fedkim_ray.doctor.facts import NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import Finding
 from fedkim_ray.doctor.judgement import (
-    judge_auth,
     judge_client,
     judge_machine,
     judge_needs,
@@ -29,40 +29,31 @@ from fedkim_ray.types import ClientId
 PORTS = {6379: "Ray's GCS", 8265: "Ray's dashboard", 8000: "serving"}
 
 
-def examine(recipe: Recipe | None, run_url: str | None, token: bool) -> list[Finding]:
+def examine(recipe: Recipe | None, run_url: str | None) -> list[Finding]:
     """Return what was found; nothing is left behind.
 
     Args:
         recipe: A run to examine for; without one the machine, and the cluster if there is one.
         run_url: Folder that the run would write; a local one by its whole path.
-        token: Whether this user's requests to Ray carry a token.
     """
     findings = judge_machine(machine_facts())
     if not joins_a_cluster():
         findings.append(_ports())
     try:
         if recipe is not None:
-            return findings + _for_recipe(recipe, run_url, token)
-        return findings + (_cluster(run_url, token) if joins_a_cluster() else [])
+            return findings + _for_recipe(recipe, run_url)
+        return findings + (_cluster(run_url) if joins_a_cluster() else [])
     except EnvironmentProblemError as error:
         where = os.environ.get("RAY_ADDRESS") or "this machine"
         return [*findings, _refused("ray", where, error)]
 
 
-def _cluster(run_url: str | None, token: bool) -> list[Finding]:
+def _cluster(run_url: str | None) -> list[Finding]:
     with join_or_start():
-        nodes, silent = look_at_nodes(run_url)
-    machines = [f for node in nodes for f in judge_machine(node.machine)]
-    return [
-        *judge_silent(silent),
-        *machines,
-        judge_auth(token, len(nodes)),
-        *judge_nodes(nodes),
-        *judge_run_folder(nodes, Place(who=INJECTION)),
-    ]
+        return _of_nodes(*look_at_nodes(run_url), Place(who=INJECTION))
 
 
-def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Finding]:
+def _for_recipe(recipe: Recipe, run_url: str | None) -> list[Finding]:
     try:
         plan = plan_run(recipe)
         base = find_base(recipe.base.name, recipe.base.revision)
@@ -71,29 +62,37 @@ def _for_recipe(recipe: Recipe, run_url: str | None, token: bool) -> list[Findin
     clients = [*plan.tasks_by_client] if recipe.federation.clients_train else []
     needs = needs_of(recipe, plan.card, plan.trained, base, clients)
     with ray_session(recipe, len(plan.tasks_by_client)):
-        return _of_nodes(recipe, needs, clients, run_url, token)
+        nodes, silent = look_at_nodes(run_url)
+        return [
+            *_of_nodes(nodes, silent, injection_place(recipe)),
+            *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
+            *_of_places(recipe, needs, clients, nodes),
+        ]
 
 
 def _of_nodes(
-    recipe: Recipe, needs: Needs, clients: Sequence[ClientId], run_url: str | None, token: bool
+    nodes: Sequence[NodeFacts], silent: Sequence[SilentNode], injection: Place
 ) -> list[Finding]:
-    nodes, silent = look_at_nodes(run_url)
-    found = [] if len(nodes) == 1 else [f for n in nodes for f in judge_machine(n.machine)]
-    found += [
+    machines = [node.machine for node in nodes] if joins_a_cluster() else []  # else it is this one
+    return [
         *judge_silent(silent),
-        judge_auth(token, len(nodes)),
+        *(finding for machine in machines for finding in judge_machine(machine)),
         *judge_nodes(nodes),
-        *judge_run_folder(nodes, injection_place(recipe)),
-        *judge_needs(needs, nodes, recipe, most_resources().get("GPU", 0.0)),
+        *judge_run_folder(nodes, injection),
     ]
+
+
+def _of_places(
+    recipe: Recipe, needs: Needs, clients: Sequence[ClientId], nodes: Sequence[NodeFacts]
+) -> list[Finding]:
+    """Judge whether there is room, and look at the clients that have it."""
     to_come = kinds_to_come()
-    places = [judge_place(place, nodes, to_come) for place in places_of(recipe, clients)]
-    found += places
-    without_room = {place.where for place in places if place.level != "ok"}
-    clients = [client for client in clients if client not in without_room]
+    found = [judge_place(place, nodes, to_come) for place in places_of(recipe, clients)]
+    without_room = {finding.where for finding in found if finding.level != "ok"}
+    placed = [client for client in clients if client not in without_room]
     pins = recipe.federation.client_resources, recipe.federation.client_selector
     sizes = needs.global_model, recipe.federation.client_timeout_s
-    for facts in look_at_clients(clients, *pins, recipe.data.root, *sizes):
+    for facts in look_at_clients(placed, *pins, recipe.data.root, *sizes):
         found += judge_client(facts, recipe, needs)
     return found
 

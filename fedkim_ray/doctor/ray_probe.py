@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -38,6 +39,10 @@ class Probe:
     def address(self) -> str:
         """Return the node's address."""
         return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    def asks_token(self) -> bool:
+        """Return whether this node's processes, which all have one mode, refuse strangers."""
+        return bool(is_token_auth_enabled())
 
     def clock(self) -> float:
         """Return this node's time."""
@@ -167,6 +172,7 @@ def _node(node: Mapping[str, Any], probe: Any, machine: MachineFacts) -> NodeFac
         machine=machine,
         clock_ahead_s=ahead,
         clock_error_s=error,
+        asks_token=ray.get(probe.asks_token.remote(), timeout=ANSWER_TIMEOUT_S),
         drives=node["NodeID"] == ray.get_runtime_context().get_node_id(),
         resources=node["Resources"],
         labels=node["Labels"],

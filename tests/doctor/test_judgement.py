@@ -8,7 +8,6 @@ from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import ClientFacts, MachineFacts, NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import GIB, Finding, exit_code, size, worst_first
 from fedkim_ray.doctor.judgement import (
-    judge_auth,
     judge_client,
     judge_machine,
     judge_needs,
@@ -52,6 +51,7 @@ def node(ahead_s: float = 0.0, run_problem: str = "", **changes: object) -> Node
         machine=machine(**changes),
         clock_ahead_s=ahead_s,
         clock_error_s=0.01,
+        asks_token=True,
         run_problem=run_problem,
     )
 
@@ -118,10 +118,15 @@ def test_the_driver_and_an_injection_worker_must_write_the_run_folder() -> None:
     ]
 
 
-def test_an_open_cluster_of_several_nodes_is_told() -> None:
-    assert judge_auth(token=False, num_nodes=2).level == "warn"
-    assert judge_auth(token=False, num_nodes=1).level == "ok"
-    assert judge_auth(token=True, num_nodes=9).level == "ok"
+def test_a_node_that_asks_for_no_token_is_told() -> None:
+    exposed = node(address="10.0.0.9").model_copy(update={"asks_token": False})
+    for nodes, level in [
+        ([node(), node()], "ok"),
+        ([exposed], "ok"),  # this machine's own Ray
+        ([node(), exposed], "warn"),
+    ]:
+        assert levels(judge_nodes(nodes), "authentication") == [level]
+    assert any("off at 10.0.0.9:" in f.came for f in judge_nodes([node(), exposed]))
 
 
 # 100 s in all: 24 s of transfer are within a quarter of it, 26 s are not, 101 s are too many.

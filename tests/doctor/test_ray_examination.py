@@ -27,7 +27,7 @@ def of_root(root: str | None) -> Recipe | None:
 def test_an_unreachable_cluster_is_named_with_its_remedy(
     nobody: str, tiny_root: str, with_recipe: bool
 ) -> None:
-    *_, last = examine(of_root(tiny_root if with_recipe else None), None, token=False)
+    *_, last = examine(of_root(tiny_root if with_recipe else None), None)
     assert (last.check, last.level, last.where) == ("ray", "fail", nobody)
     assert f"nobody listens at {nobody}" in last.came
     assert "RAY_AUTH_TOKEN" in last.remedy
@@ -35,6 +35,6 @@ def test_an_unreachable_cluster_is_named_with_its_remedy(
 
 def test_a_recipe_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    *_, last = examine(of_root("/nowhere"), None, token=False)
+    *_, last = examine(of_root("/nowhere"), None)
     assert (last.check, last.level, last.where) == ("recipe", "fail", "tiny")
     assert "/nowhere" in last.came

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
 from fedkim_ray.doctor import ray_probe
 from fedkim_ray.doctor.ray_probe import Probe, look_at_clients, look_at_nodes
@@ -60,6 +61,7 @@ def test_a_node_that_is_gone_leaves_the_others_their_facts(monkeypatch: pytest.M
     monkeypatch.setattr(ray, "nodes", lambda: [gone, *nodes])
     [here], [there] = look_at_nodes(None)
     assert here.machine.versions["ray"] == ray.__version__
+    assert here.asks_token == is_token_auth_enabled()  # this process's Ray
     assert there.address == "10.0.0.9"
     assert there.problem
 

@@ -42,6 +42,11 @@ def test_the_doctor_finds_each_client_where_its_label_is(sites: Sites) -> None:
     by_client = {f["where"].split()[0]: f["level"] for f in found if f["check"] == "storage"}
     assert by_client == {"north": "ok", "south": "ok"}
     assert sum(f["check"] == "clock" for f in found) == 3  # one a node
+    assert [f["level"] for f in found if f["check"] == "authentication"] == ["ok"]
+    # The server's folder is its own; injection may run on its node, so clients' need not write it.
+    closed = [f["level"] for f in found if f["check"] == "run folder"]
+    assert closed == (["warn", "warn"] if APART else [])
+    assert not (sites.folder / SERVER / "run").exists()  # left as it was
     # Of three users each client's alone can read its data, so both were found where they are to be.
     private = [f["level"] for f in found if f["check"] == "privacy"]
     assert private == (["ok", "ok"] if APART else ["warn", "warn"])
