@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import psutil
 import torch
 from packaging.requirements import Requirement
+from ray._private.utils import get_cgroup_mem_stats
 
 from fedkim_ray.doctor.facts import MachineFacts
 
@@ -17,23 +18,38 @@ COMPARED = ("fedkim-ray", "ray", "torch", "transformers", "peft", "deepspeed", "
 """Packages whose versions must be the same on all nodes of a run."""
 
 
-def machine_facts(address: str = "this machine") -> MachineFacts:
-    """Look at the machine that this process runs on."""
-    memory = psutil.virtual_memory()
+def machine_facts(address: str = "this machine", ray_folder: str | None = None) -> MachineFacts:
+    """Look at the machine, or the container, that this process runs in.
+
+    Args:
+        address: What to call it.
+        ray_folder: Where Ray writes there; its default place where None.
+    """
+    total, free = _memory()
     cuda = torch.cuda.is_available()
     return MachineFacts(
         address=address,
         versions={name: _version(name) for name in COMPARED},
         outside_range=tuple(_outside_range()),
         num_cpus=os.cpu_count() or 1,
-        memory_total_bytes=memory.total,
-        memory_free_bytes=memory.available,
-        disk_free_bytes=shutil.disk_usage(tempfile.gettempdir()).free,
+        memory_total_bytes=total,
+        memory_free_bytes=free,
+        disk_free_bytes=shutil.disk_usage(ray_folder or tempfile.gettempdir()).free,
         compiler=shutil.which(os.environ.get("CXX", "c++")) or "",
         num_gpus=torch.cuda.device_count() if cuda else 0,
         nccl=".".join(map(str, torch.cuda.nccl.version())) if cuda else "",  # type: ignore[no-untyped-call]
         user_id=os.getuid(),
     )
+
+
+def _memory() -> tuple[int, int]:
+    """Return the bytes there are, and those that are free: a container's limit counts."""
+    machine = psutil.virtual_memory()
+    container = get_cgroup_mem_stats()
+    if container is None:
+        return machine.total, machine.available
+    used, total = container
+    return min(machine.total, total), min(machine.available, max(0, total - used))
 
 
 def taken_ports(ports: Sequence[int], host: str = "127.0.0.1") -> list[int]:

@@ -34,7 +34,8 @@ class Probe:
 
     def machine(self, address: str) -> MachineFacts:
         """Return the machine's facts."""
-        return machine_facts(address)
+        here: Any = ray._private.worker._global_node
+        return machine_facts(address, here.get_session_dir_path())
 
     def address(self) -> str:
         """Return the node's address."""

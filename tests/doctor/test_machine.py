@@ -1,9 +1,13 @@
 """Looking at the machine that the tests run on, and at what the tiny recipe needs."""
 
 import socket
+from types import SimpleNamespace
+
+import pytest
 
 from fedkim_ray.data.root import read_card
 from fedkim_ray.data.tasks import TASKS
+from fedkim_ray.doctor import machine
 from fedkim_ray.doctor.machine import machine_facts, taken_ports
 from fedkim_ray.doctor.needs import ADAM_COPIES, PROCESS_BYTES, needs_of
 from fedkim_ray.encoders.bundle import LightModel
@@ -17,6 +21,29 @@ def test_this_machine_has_what_the_project_asks_for() -> None:
     assert facts.outside_range == ()
     assert facts.versions["torch"].startswith("2.13.0")
     assert 0 < facts.memory_free_bytes <= facts.memory_total_bytes
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(None, (64, 50)), ((2, 6), (6, 4)), ((7, 6), (6, 0)), ((2, 64), (64, 50))],
+)
+def test_a_containers_limit_is_its_memory(
+    monkeypatch: pytest.MonkeyPatch, limit: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
+    host = SimpleNamespace(total=64, available=50)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: host)
+    monkeypatch.setattr(machine, "get_cgroup_mem_stats", lambda: limit)  # used, in all
+    facts = machine.machine_facts("here")
+    assert (facts.memory_total_bytes, facts.memory_free_bytes) == expected
+
+
+def test_the_disk_is_that_which_ray_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"/spill": 3}
+    monkeypatch.setattr(
+        machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(path, 9))
+    )
+    assert machine.machine_facts("here", "/spill").disk_free_bytes == 3
+    assert machine.machine_facts("here").disk_free_bytes == 9
 
 
 def test_a_port_that_somebody_listens_on_is_taken() -> None:
