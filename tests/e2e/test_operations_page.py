@@ -28,7 +28,7 @@ mount -t tmpfs tmpfs /tmp/ray
 EMPTY_HERE = {"GPU busy", "GPU memory", "Folded adapters"}
 """Panels of a GPU and of the vLLM engine."""
 DOMINATED = {"Answers by expert that has more than half the weight", "An expert dominates"}
-MAY_BE_EMPTY = {"Missed rounds", "Refused", *DOMINATED}
+MAY_BE_EMPTY = {"Missed rounds", "Failed runs", "Refused", *DOMINATED}
 """Panels of what need not happen: the lost node may be back before it is missed."""
 
 
