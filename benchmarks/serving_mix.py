@@ -89,7 +89,8 @@ def http_and_serve(url: str, settings: Any) -> dict[str, Any]:
 
 async def answer(gateway: Gateway, task: str, body: PredictRequest) -> None:
     """Answer a question that is parsed already."""
-    await gateway.predict(await gateway.understand_inputs(task, body))
+    known = await gateway.find_task(task, body)
+    await gateway.predict(await gateway.understand_inputs(known, body))
 
 
 def timed_ms(ask: Callable[..., object], *given: Any, **named: Any) -> float:

@@ -24,8 +24,8 @@ def has_token() -> bool:
 def send_token_if_there_is_one() -> bool:
     """Turn on token authentication for this process, unless the user has chosen a mode.
 
-    Call it before Ray is imported: Ray reads the mode once. A head without authentication
-    ignores the token.
+    Call it before Ray is imported: Ray reads the mode once. A head without authentication takes
+    requests about jobs all the same, and starts no actor of a driver that sends a token.
 
     Returns:
         Whether requests carry a token.

@@ -251,8 +251,9 @@ def judge_needs(
     pooled = recipe.federation.execution == "pooled"
     at_once = largest_first[: recipe.federation.num_slots] if pooled else largest_first
     wanted = sum(at_once) + injection.num_workers * needs.injection_memory
-    has = sum(node.machine.memory_free_bytes for node in nodes)
-    largest = max((node.machine.memory_free_bytes for node in nodes), default=0)
+    # Nodes of one address share a host's memory.
+    free = {node.machine.address: node.machine.memory_free_bytes for node in nodes}
+    has, largest = sum(free.values()), max(free.values(), default=0)
     short_of_gpus = injection.use_gpu and gpus < injection.num_workers
     return [
         _finding(

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import psutil
 import torch
 from packaging.requirements import Requirement
-from ray._private.utils import get_cgroup_mem_stats
 
 from fedkim_ray.doctor.facts import MachineFacts
 
@@ -18,14 +17,19 @@ COMPARED = ("fedkim-ray", "ray", "torch", "transformers", "peft", "deepspeed", "
 """Packages whose versions must be the same on all nodes of a run."""
 
 
-def machine_facts(address: str = "this machine", ray_folder: str | None = None) -> MachineFacts:
+def machine_facts(
+    address: str = "this machine",
+    ray_folder: str | None = None,
+    container: tuple[int, int] | None = None,
+) -> MachineFacts:
     """Look at the machine, or the container, that this process runs in.
 
     Args:
         address: What to call it.
         ray_folder: Where Ray writes there; its default place where None.
+        container: Bytes that the container uses, and may use; None where there is none.
     """
-    total, free = _memory()
+    total, free = _memory(container)
     cuda = torch.cuda.is_available()
     return MachineFacts(
         address=address,
@@ -42,10 +46,9 @@ def machine_facts(address: str = "this machine", ray_folder: str | None = None) 
     )
 
 
-def _memory() -> tuple[int, int]:
+def _memory(container: tuple[int, int] | None) -> tuple[int, int]:
     """Return the bytes there are, and those that are free: a container's limit counts."""
     machine = psutil.virtual_memory()
-    container = get_cgroup_mem_stats()
     if container is None:
         return machine.total, machine.available
     used, total = container

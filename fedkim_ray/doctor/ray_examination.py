@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from ray._private.utils import get_cgroup_mem_stats
+
 from fedkim_ray.config import Recipe
 from fedkim_ray.doctor.facts import NodeFacts, SilentNode
 from fedkim_ray.doctor.findings import Finding
@@ -36,7 +38,7 @@ def examine(recipe: Recipe | None, run_url: str | None) -> list[Finding]:
         recipe: A run to examine for; without one the machine, and the cluster if there is one.
         run_url: Folder that the run would write; a local one by its whole path.
     """
-    findings = judge_machine(machine_facts())
+    findings = judge_machine(machine_facts(container=get_cgroup_mem_stats()))
     if not joins_a_cluster():
         findings.append(_ports())
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.utils import get_cgroup_mem_stats
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -35,7 +36,7 @@ class Probe:
     def machine(self, address: str) -> MachineFacts:
         """Return the machine's facts."""
         here: Any = ray._private.worker._global_node
-        return machine_facts(address, here.get_session_dir_path())
+        return machine_facts(address, here.get_session_dir_path(), get_cgroup_mem_stats())
 
     def address(self) -> str:
         """Return the node's address."""

@@ -189,6 +189,10 @@ def test_memory_is_held_against_all_nodes(recipe: Recipe) -> None:
     less = [node(memory_free_bytes=3 * GIB)]
     assert levels(judge_needs(NEEDS, less, recipe, 0), "memory for the run") == ["warn"]
     assert levels(judge_needs(NEEDS, less, pooled, 0), "memory for the run") == ["ok"]
+    shared = [*less, *less]  # two nodes of one host have its 3 GiB between them
+    assert levels(judge_needs(NEEDS, shared, recipe, 0), "memory for the run") == ["warn"]
+    apart = [*less, node(address="10.0.0.2", memory_free_bytes=3 * GIB)]
+    assert levels(judge_needs(NEEDS, apart, recipe, 0), "memory for the run") == ["ok"]
     small = [node(memory_free_bytes=GIB), node(memory_free_bytes=GIB)]
     assert levels(judge_needs(NEEDS, small, recipe, 0), "memory for the run") == ["warn"]
 

@@ -32,8 +32,7 @@ def test_a_containers_limit_is_its_memory(
 ) -> None:
     host = SimpleNamespace(total=64, available=50)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: host)
-    monkeypatch.setattr(machine, "get_cgroup_mem_stats", lambda: limit)  # used, in all
-    facts = machine.machine_facts("here")
+    facts = machine.machine_facts("here", container=limit)  # used, in all
     assert (facts.memory_total_bytes, facts.memory_free_bytes) == expected
 
 
