@@ -498,8 +498,8 @@ def require_unaltered(folder: Folder, name: str) -> None:
     Raises:
         StorageError: nothing is published there, or the file is missing, altered or not listed.
     """
-    fact = folder.read_fields(MANIFEST, _Manifest)["files"].get(name, {})
-    _require_unaltered(folder, name, fact.get("sha256", "no such file"))
+    listed = _manifest(folder)["files"]
+    _require_unaltered(folder, name, listed[name]["sha256"] if name in listed else "not listed")
 
 
 def _require_unaltered(folder: Folder, name: str, expected: str) -> None:

@@ -95,8 +95,10 @@ def test_one_file_is_held_against_the_manifest_whatever_the_others_are(folder: F
     with pytest.raises(StorageError, match=r"deep/weights\.bin' has SHA-256"):
         require_unaltered(folder, "deep/weights.bin")
     folder.write_bytes("late.bin", b"\x00")
-    with pytest.raises(StorageError, match=r"late\.bin' has .* manifest says no such file"):
+    with pytest.raises(StorageError, match=r"late\.bin' has .* manifest says not listed"):
         require_unaltered(folder, "late.bin")
+    with pytest.raises(StorageError, match=r"none\.bin' has SHA-256 no such file"):
+        require_unaltered(folder, "none.bin")  # neither there nor listed
 
 
 def test_a_lost_file_is_refused_with_its_name(folder: Folder) -> None:
